@@ -1,0 +1,74 @@
+// Writing rows that lie scattered in records as one packed Arrow column: offsets, validity bits, bytes.
+
+#ifndef ROWS_PER_THREAD
+#define ROWS_PER_THREAD 4  // at most: more rows a tile, fewer tiles that wait for one another
+#endif
+#define TILE_ROWS (TILE * ROWS_PER_THREAD)
+
+struct Output {
+    u8* data;       // `capacity` bytes
+    u64 capacity;   // a tile that would pass it writes no bytes; the total still comes out right
+    void* offsets;  // n + 1, int32 or int64
+    u64 wide;       // 1: int64 offsets
+    u32* validity;  // one bit per row, least significant first, padded to whole words
+    u64* total;     // bytes of all rows together
+};
+
+// A tile's rows, in order. Row r of the tile is brought by thread r % TILE.
+struct Rows {
+    const u8* sources[TILE_ROWS];
+    u64 starts[TILE_ROWS];
+    u32 lengths[TILE_ROWS];
+    u64 tile_start;
+};
+
+// Notes row r of the tile, null if not present. Called by every thread of the block, for each r of its own.
+__device__ __forceinline__ void bring(
+    Rows& rows, const Output& out, u64 first, u64 n, u32 r, const u8* from, u64 nbytes) {
+    u32 bits = __ballot_sync(~0u, from != nullptr);
+    u64 i = first + r;
+    if (r % 32 == 0 && i < n) out.validity[i / 32] = bits;
+    rows.sources[r] = from;
+    rows.lengths[r] = nbytes;
+}
+
+__device__ __forceinline__ void store_offset(const Output& out, u64 i, u64 offset) {
+    if (out.wide) {
+        ((i64*)out.offsets)[i] = offset;
+    } else {
+        ((int*)out.offsets)[i] = offset;
+    }
+}
+
+// Writes the tile's rows, `rows_per_thread` for each thread, once all have been brought. One pass over the data:
+// the tile's place in the output comes from the tiles before it while their bytes are still being copied.
+__device__ __forceinline__ void emit(
+    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 rows_per_thread) {
+    u32 t = threadIdx.x, count = TILE * rows_per_thread;
+    u64 first = tile * count;
+    __syncthreads();
+    // Each thread adds up neighbouring rows, so that one scan over the block does.
+    u64 own = 0, tile_nbytes;
+    for (u32 k = 0; k < rows_per_thread; ++k) own += rows.lengths[t * rows_per_thread + k];
+    u64 before = block_scan(own, tile_nbytes);
+    if (t < 32) {
+        u64 start = look_back(states, tile, tile_nbytes);
+        if (t == 0) rows.tile_start = start;
+    }
+    for (u32 k = 0; k < rows_per_thread; ++k) {
+        rows.starts[t * rows_per_thread + k] = before;
+        before += rows.lengths[t * rows_per_thread + k];
+    }
+    __syncthreads();
+    u64 start = rows.tile_start;
+    for (u32 r = t; r < count && first + r < n; r += TILE) store_offset(out, first + r, start + rows.starts[r]);
+    if (t == 0 && first + count >= n) {
+        store_offset(out, n, start + tile_nbytes);
+        *out.total = start + tile_nbytes;
+    }
+    if (start + tile_nbytes > out.capacity) return;
+    u32 lanes = lanes_per_row(tile_nbytes, count), lane = t % lanes;
+    for (u32 r = t / lanes; r < count; r += TILE / lanes) {
+        copy_row(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
+    }
+}

@@ -1,0 +1,132 @@
+// Housekeeping over the whole index, one thread per slot: none of these is on a request's way.
+//
+// scan_keys    the keys of a range of slots as a packed column
+// count_alive  records that have not expired
+// rehash       the records of one index into a larger, empty one; expired ones are left behind
+// census       live bytes per segment of the log: which segments are worth compacting
+// relocate     the live records of chosen segments to the tail of another segment
+#include "common.cuh"
+#include "emit.cuh"
+#include "counters.cuh"
+
+extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
+    const u64* slots, u64 n, u64 now,
+    u8* keys, u64 capacity, void* key_offsets, u64 wide, u32* validity, u64* total,
+    u64 rows_per_thread, u64* ticket, u64* states) {  // as for find
+    __shared__ Rows rows;
+    Output out = {keys, capacity, key_offsets, wide, validity, total};
+    u64 tile = take_ticket((u32*)ticket), first = tile * TILE * rows_per_thread;
+    for (u32 r = threadIdx.x; r < TILE * rows_per_thread; r += TILE) {
+        const u8* from = nullptr;
+        u64 nbytes = 0, slot = first + r < n ? __ldcg(slots + first + r) : EMPTY;
+        if (is_record(slot)) {
+            Header header = load_header(record_of(slot));
+            if (alive(header, now)) {
+                from = record_of(slot) + HEADER;
+                nbytes = header.key_nbytes;
+            }
+        }
+        bring(rows, out, first, n, r, from, nbytes);
+    }
+    emit(rows, out, states, tile, n, rows_per_thread);
+}
+
+extern "C" __global__ void __launch_bounds__(TILE) count_alive(const u64* slots, u64 n, u64 now, u64* count) {
+    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
+    u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
+    u64 sum = warp_sum(is_record(slot) && alive(load_header(record_of(slot)), now));
+    if (threadIdx.x % 32 == 0 && sum) atomicAdd(count, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(TILE) rehash(
+    const u64* slots, u64 n, u64 now,
+    u64* index, u64 buckets,      // zeroed, with room for every record
+    u64* counters, u64* report,   // counters zeroed
+    u64* work) {                  // as for insert
+    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
+    u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
+    u64 kept = 0, live = 0;
+    if (is_record(slot)) {
+        const u8* record = record_of(slot);
+        Header header = load_header(record);
+        if (alive(header, now)) {
+            kept = 1;
+            live = record_nbytes(header.key_nbytes, header.value_nbytes);
+            // The stored key as a one-row column: the same words, the same hash.
+            Key key = load_key({record + HEADER, nullptr, header.key_nbytes}, 0);
+            u64 bucket = home(hash(key), buckets);
+            for (bool placed = false; !placed; bucket = bucket + 1 == buckets ? 0 : bucket + 1) {
+                for (int s = 0; s < SLOTS && !placed; ++s) {
+                    u64* at = index + bucket * SLOTS + s;
+                    placed = __ldcg(at) == EMPTY && atomicCAS(at, EMPTY, slot) == EMPTY;
+                }
+            }
+        }
+    }
+    settle(counters, kept, 0, live, report, work);
+}
+
+// The segment that holds an address. starts: ascending, every record's address lies in one of them.
+__device__ __forceinline__ u64 segment_of(const u64* starts, u64 segments, const u8* record) {
+    u64 low = 0, high = segments;
+    while (high - low > 1) {
+        u64 middle = (low + high) / 2;
+        if (starts[middle] <= (u64)record) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+extern "C" __global__ void __launch_bounds__(TILE) census(
+    const u64* slots, u64 n, u64 now, const u64* starts, u64 segments, u64* live_nbytes) {  // per segment, zeroed
+    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
+    u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
+    if (!is_record(slot)) return;
+    Header header = load_header(record_of(slot));
+    if (!alive(header, now)) return;
+    atomicAdd(
+        live_nbytes + segment_of(starts, segments, record_of(slot)),
+        record_nbytes(header.key_nbytes, header.value_nbytes));
+}
+
+extern "C" __global__ void __launch_bounds__(TILE) relocate(
+    u64* slots, u64 n, u64 now,
+    const u64* starts, u64 segments, const u8* chosen,  // per segment: 1 if its records have to leave
+    u8* log,                                            // room for all of them
+    u64* counters, u64* report,
+    u64* work) {  // as for insert
+    __shared__ u8* targets[TILE];
+    __shared__ const u8* sources[TILE];
+    __shared__ u32 lengths[TILE];
+    __shared__ u64 tile_start;
+
+    u32 t = threadIdx.x;
+    u64 i = (u64)blockIdx.x * TILE + t;
+    u64 slot = i < n ? __ldcg(slots + i) : EMPTY, nbytes = 0, freed = 0;
+    bool expired = false;
+    if (is_record(slot) && chosen[segment_of(starts, segments, record_of(slot))]) {
+        Header header = load_header(record_of(slot));
+        expired = !alive(header, now);
+        (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
+    }
+    u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
+    if (t == 0 && tile_nbytes) tile_start = atomicAdd(work, tile_nbytes);
+    __syncthreads();
+    u8* to = log + tile_start + before;
+    targets[t] = to;
+    sources[t] = record_of(slot);
+    lengths[t] = nbytes;
+    __syncthreads();
+    u32 lanes = lanes_per_row(tile_nbytes, TILE);
+    for (u32 r = t / lanes; r < TILE; r += TILE / lanes) {
+        copy_row(targets[r], sources[r], lengths[r], t % lanes, lanes);
+    }
+    __threadfence();
+    __syncthreads();
+    if (nbytes) slots[i] = (slot & ~LOW48) | (u64)to >> 4;
+    if (expired) slots[i] = TOMBSTONE;
+    settle(counters, expired ? ~0ull : 0, expired, 0 - freed, report, work);
+}

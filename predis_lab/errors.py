@@ -1,0 +1,37 @@
+"""The family of named errors. Each says what was given and what is allowed, before anything changes."""
+
+
+class PredisError(Exception):
+    """Anything Predis raises on purpose."""
+
+
+class InvalidKey(PredisError, ValueError):
+    """A key that is null, empty or longer than `columns.MAX_KEY_NBYTES`."""
+
+
+class InvalidValue(PredisError, ValueError):
+    """A value that is null or longer than `columns.MAX_VALUE_NBYTES`."""
+
+
+class InvalidArgument(PredisError, ValueError):
+    """Options that contradict each other or lie outside their range."""
+
+
+class UnsupportedType(PredisError, TypeError):
+    """An object that is no byte string, or no column of them."""
+
+
+class CacheClosed(PredisError):
+    """A call on a cache after `close()`."""
+
+
+class CacheFull(PredisError, MemoryError):
+    """Records that did not fit into the cache's capacity; `status` has one entry per record."""
+
+    def __init__(self, message: str, status=None):
+        super().__init__(message)
+        self.status = status
+
+
+class DeviceUnavailable(PredisError, RuntimeError):
+    """`backend="cuda"` where no CUDA device answers, or CuPy is not installed."""

@@ -1,0 +1,63 @@
+"""Typed launches of the kernels that show what the hardware can do (`kernels/limits.cu`). Called by `bench.limits`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import kernels
+
+
+def empty() -> None:
+    """A launch of nothing."""
+    kernels.function("limits", "empty")((1,), (32,), ())
+
+
+def gather(records: Any, record_nbytes: int, places: Any, out: Any) -> None:
+    """Copies record places[i] (uint32) to row i of out, uint8. record_nbytes: a multiple of 16."""
+    n, pieces = len(places), _pieces(record_nbytes)
+    source = kernels.address(records, "u1", record_nbytes)
+    arguments = (
+        source,
+        pieces,
+        kernels.address(places, "u4", n),
+        n,
+        kernels.address(out, "u1", n * record_nbytes),
+    )
+    kernels.launch("limits", "gather", n * pieces, *arguments)
+
+
+def touch(records: Any, record_nbytes: int, places: Any, sink: Any) -> None:
+    """Reads record places[i] for every i and writes nothing. sink: uint32 (1,)."""
+    n = len(places)
+    source = kernels.address(records, "u1", record_nbytes)
+    arguments = (source, _pieces(record_nbytes), kernels.address(places, "u4", n), n, 0)
+    kernels.launch("limits", "touch", n, *arguments, kernels.address(sink, "u4", 1))
+
+
+def two_hops(buckets: Any, records: Any, places: Any, sink: Any) -> None:
+    """Reads bucket places[i] (32 bytes, uint32 (m * 8,)), then the 64-byte record whose number it begins with."""
+    n = len(places)
+    kernels.launch(
+        "limits",
+        "two_hops",
+        n,
+        kernels.address(buckets, "u4", 8),
+        kernels.address(records, "u1", 64),
+        kernels.address(places, "u4", n),
+        n,
+        0,
+        kernels.address(sink, "u4", 1),
+    )
+
+
+def swap(slots: Any, places: Any) -> None:
+    """One compare-and-swap on slot places[i] (uint64) for every i."""
+    n = len(places)
+    arguments = (kernels.address(slots, "u8", 1), kernels.address(places, "u4", n), n)
+    kernels.launch("limits", "swap", n, *arguments)
+
+
+def _pieces(record_nbytes: int) -> int:
+    if record_nbytes % 16 or record_nbytes <= 0:
+        raise ValueError(f"a record of {record_nbytes} bytes is no multiple of 16")
+    return record_nbytes // 16

@@ -1,0 +1,195 @@
+"""Memory: pinned host arrays, device arrays outside any pool, and the log's segments.
+
+The index and the log take their memory straight from the driver, so that `capacity` means bytes and freed
+memory goes back; what lives for one call comes from CuPy's pools.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+
+_STAGE_NBYTES = 8 * 2**20
+_POINTER_TO_PINNED = 1  # cudaMemoryTypeHost
+
+
+class PinnedArray(np.ndarray):
+    """A NumPy array over pinned host memory: the device reads and writes it at the same address."""
+
+
+def pinned(n: int, dtype: Any) -> PinnedArray:
+    """An uninitialised pinned array of shape (n,). The memory returns to a pool when the last view is gone."""
+    dtype = np.dtype(dtype)
+    memory = cupy.cuda.alloc_pinned_memory(max(1, n * dtype.itemsize))
+    return np.frombuffer(memory, dtype, n).view(PinnedArray)
+
+
+def on_device(n: int, dtype: Any) -> cupy.ndarray:
+    """An uninitialised device array of shape (n,) from CuPy's pool, ordered with the current stream."""
+    return cupy.empty(n, dtype)
+
+
+def from_driver(nbytes: int) -> cupy.ndarray | None:
+    """An uninitialised uint8 device array of its own allocation, or None where the device has no memory left."""
+    try:
+        memory = cupy.cuda.Memory(nbytes)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        cupy.get_default_memory_pool().free_all_blocks()  # what the pool holds unused may be what is missing
+        try:
+            memory = cupy.cuda.Memory(nbytes)
+        except cupy.cuda.runtime.CUDARuntimeError:
+            return None
+    return cupy.ndarray((nbytes,), cupy.uint8, memptr=cupy.cuda.MemoryPointer(memory, 0))
+
+
+def is_pinned(array: np.ndarray) -> bool:
+    """Whether the driver knows the array's memory as page-locked, whoever allocated it."""
+    attributes = runtime.pointerGetAttributes(array.ctypes.data)
+    return attributes.type == _POINTER_TO_PINNED
+
+
+@dataclass(eq=False)
+class Segment:
+    """A piece of the log. Records are appended at `used`; nothing is ever overwritten."""
+
+    array: cupy.ndarray
+    used: int = 0
+
+    @property
+    def address(self) -> int:
+        return self.array.data.ptr
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.size
+
+    @property
+    def end(self) -> int:
+        return self.address + self.nbytes
+
+    @property
+    def room(self) -> int:
+        return self.nbytes - self.used
+
+
+@dataclass
+class Arena:
+    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes."""
+
+    capacity: int
+    segment_nbytes: int
+    reserved: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    free: list[Segment] = field(default_factory=list)
+
+    @property
+    def nbytes_in_use(self) -> int:
+        """Bytes of the segments that make up the log."""
+        return sum(segment.nbytes for segment in self.segments)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken from the driver for segments, in use or free."""
+        return self.nbytes_in_use + sum(segment.nbytes for segment in self.free)
+
+    @property
+    def used(self) -> int:
+        """Bytes of the log that hold records, live or dead."""
+        return sum(segment.used for segment in self.segments)
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be taken."""
+        return self.capacity - self.reserved - self.nbytes
+
+    def append(self, nbytes: int) -> Segment | None:
+        """A fresh segment at the end of the log with room for nbytes, or None where capacity or memory ends."""
+        if nbytes <= self.segment_nbytes and self.free:
+            segment = self.free.pop()
+        else:
+            segment = self._take(max(nbytes, self.segment_nbytes))
+            if segment is None:
+                return None
+        self.segments.append(segment)
+        return segment
+
+    def _take(self, nbytes: int) -> Segment | None:
+        nbytes = -(-nbytes // 512) * 512
+        while self.left < nbytes and self.free:
+            self.free.pop()
+        if self.left < nbytes:
+            return None
+        array = from_driver(nbytes)
+        return None if array is None else Segment(array)
+
+    def release(self, segment: Segment) -> None:
+        """Takes a segment without live records out of the log. No kernel may be reading it any more."""
+        self.segments.remove(segment)
+        segment.used = 0
+        if segment.nbytes == self.segment_nbytes:
+            self.free.append(segment)
+
+    def clear(self) -> None:
+        """Gives every segment back to the driver."""
+        self.segments.clear()
+        self.free.clear()
+
+
+class Stage:
+    """Two pinned buffers through which pageable memory reaches the device, one filling while one drains."""
+
+    def __init__(self) -> None:
+        self._buffers = [pinned(_STAGE_NBYTES, np.uint8) for _ in range(2)]
+        self._drained = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+
+    @property
+    def nbytes(self) -> int:
+        return 2 * _STAGE_NBYTES
+
+    def upload(self, array: np.ndarray) -> cupy.ndarray:
+        """A device copy of a contiguous host array, enqueued on the current stream.
+
+        A pinned array must stay unchanged until the stream has passed; a pageable one has been read on return.
+        """
+        stream = cupy.cuda.get_current_stream()
+        target = cupy.empty(array.shape, array.dtype)
+        if array.nbytes and is_pinned(array):
+            copy_async(
+                target.data.ptr, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice, stream
+            )
+            return target
+        source = array.reshape(-1).view(np.uint8)
+        for turn, start in enumerate(range(0, source.size, _STAGE_NBYTES)):
+            buffer, drained = self._buffers[turn % 2], self._drained[turn % 2]
+            drained.synchronize()
+            piece = source[start : start + _STAGE_NBYTES]
+            buffer[: piece.size] = piece
+            copy_async(
+                target.data.ptr + start,
+                buffer.ctypes.data,
+                piece.size,
+                runtime.memcpyHostToDevice,
+                stream,
+            )
+            drained.record(stream)
+        return target
+
+
+def download(array: cupy.ndarray, n: int | None = None) -> PinnedArray:
+    """The first n items in fresh pinned memory; valid after the current stream is synchronised."""
+    target = pinned(array.size if n is None else n, array.dtype)
+    stream = cupy.cuda.get_current_stream()
+    copy_async(
+        target.ctypes.data, array.data.ptr, target.nbytes, runtime.memcpyDeviceToHost, stream
+    )
+    return target
+
+
+def copy_async(to: int, source: int, nbytes: int, kind: int, stream: Any) -> None:
+    """One asynchronous copy between addresses; host ends must be pinned."""
+    if nbytes:
+        runtime.memcpyAsync(to, source, nbytes, kind, stream.ptr)

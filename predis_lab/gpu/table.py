@@ -1,0 +1,399 @@
+"""DeviceTable: an index of 64-byte buckets over a log of records, both in device memory.
+
+Columns come in and go out in memory the device reaches (device arrays, or pinned host arrays); moving anything
+else across is the engine's job. Calls are ordered: each waits, on the device, for the one before it, whatever
+stream it was made on.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ..columns import Column
+from ..table import NEVER, RECORD_HEADER_NBYTES, Status
+from . import kernels
+from .maintenance import compact, rehash
+from .memory import Arena, Segment, from_driver, on_device, pinned
+
+SLOTS = 8  # per bucket
+BUCKET_NBYTES = 64
+MAX_LOAD = 0.8  # a fuller index grows before the next insert
+HARD_LOAD = 0.95  # an insert may fill it up to here
+MIN_BUCKETS = 1024
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed column that a kernel writes, pinned or on the device.
+
+    head:   uint8; the bytes of all rows together (8), validity bits, offsets, each at a multiple of 16
+    data:   uint8, the rows
+    n:      rows
+    wide:   whether the offsets have 64 bits
+    full:   whether the rows fill `data`, which head then does not say
+    """
+
+    head: Any
+    data: Any
+    n: int
+    wide: bool
+    full: bool = False
+
+    @classmethod
+    def empty(cls, n: int, capacity: int, in_pinned: bool, full: bool = False) -> Packed:
+        wide = capacity > INT32_MAX
+        new, offsets_at = pinned if in_pinned else on_device, cls._offsets_at(n)
+        memory = new(_padded(offsets_at + (8 if wide else 4) * (n + 1)) + capacity, np.uint8)
+        split = len(memory) - capacity
+        packed = cls(memory[:split], memory[split:], n, wide, full)
+        if n == 0:
+            packed.head[:] = 0
+        return packed
+
+    @staticmethod
+    def _offsets_at(n: int) -> int:
+        return 16 + _padded(-(-n // 8))
+
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
+        at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
+        offsets = self.head[at : at + np.dtype(dtype).itemsize * (self.n + 1)].view(dtype)
+        return self.data, offsets, self.head[16:at].view(np.uint32), self.head[:8].view(np.uint64)
+
+    @property
+    def column(self) -> Column:
+        data, offsets, validity, _ = self.arrays()
+        return Column(data, offsets, 0, self.n, validity.view(np.uint8)[: -(-self.n // 8)])
+
+    @property
+    def total(self) -> int:
+        """Bytes of all rows together; wait for the stream first where the column is pinned."""
+        return len(self.data) if self.full else int(self.arrays()[3][0])
+
+
+def _padded(nbytes: int) -> int:
+    return (nbytes + 15) & ~15
+
+
+@dataclass
+class Batch:
+    """An insert under way: the segments set aside for it, and how far it has come."""
+
+    segments: list[Segment] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)  # address of its first record in each segment
+    at: int = 0  # the segment it is writing to
+    row: int = 0  # its next row
+    rows: int = 0  # as many have room, from the first on
+
+    def span(self) -> kernels.LogSpan:
+        """Where its next piece goes."""
+        segment, earlier = self.segments[self.at], None
+        if self.at:
+            passed = zip(self.begins[: self.at], self.segments[: self.at], strict=True)
+            earlier = cupy.array(
+                [edge for begin, old in passed for edge in (begin, old.end)], np.uint64
+            )
+        return kernels.LogSpan(
+            segment.address + segment.used, self.begins[self.at], segment.end, earlier
+        )
+
+
+class DeviceTable:
+    """Records of variable length by variable-length keys.
+
+    capacity:   bytes for index and log together
+    """
+
+    def __init__(self, capacity: int):
+        # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
+        segment_nbytes = min(max(capacity // 64, 2**16), 2**28) // 512 * 512
+        self.arena = Arena(capacity, segment_nbytes)
+        self.counters = on_device(kernels.COUNTERS, np.uint64)
+        self.report = pinned(kernels.REPORT_WORDS, np.uint64)
+        self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
+        self._states = on_device(0, np.uint64)
+        self._stream: Any = None
+        self.epoch = 0  # of the index: a slot number means nothing in the next one
+        self.clear()
+
+    # ---- What it holds
+
+    @property
+    def slots(self) -> int:
+        return len(self.index)
+
+    @property
+    def load_factor(self) -> float:
+        """Share of the slots that hold a record."""
+        return self.entries / self.slots
+
+    def clear(self) -> None:
+        """Removes every record and gives the memory back."""
+        self.enter()
+        self.arena.clear()
+        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
+        self.counters.fill(0)
+        self.entries = self.tombstones = self.live_nbytes = self.max_value_nbytes = 0
+        self.uniform_nbytes: int | None = (
+            None  # the length of every value written since, where there is but one
+        )
+        self.has_expiry = False
+
+    def count(self, now_ms: int) -> int:
+        """Records that have not expired."""
+        if not self.has_expiry:
+            return self.entries
+        self.enter()
+        count = cupy.zeros(1, np.uint64)
+        kernels.count_alive(self.index, now_ms, count)
+        return int(count[0])
+
+    # ---- Reading
+
+    def find(self, keys: Column, now_ms: int, *, in_pinned: bool, capacity: int) -> Packed:
+        """The values, on their way on the current stream.
+
+        capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
+        to be made again with as many as there are. Where all values of the table have one length, absent keys
+        take up as many zero bytes, and the total is known at once.
+        """
+        stream, width = self.enter(), self.uniform_nbytes
+        if width is not None and len(keys) * width <= capacity:
+            packed = Packed.empty(len(keys), len(keys) * width, in_pinned, full=True)
+            kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
+            return packed
+        packed = Packed.empty(len(keys), capacity, in_pinned)
+        kernels.find(keys, self.index, now_ms, *packed.arrays(), *self._scan(len(keys), stream))
+        return packed
+
+    def find_nbytes(self, n: int) -> int:
+        """The most bytes that n values can have together."""
+        return n * self.max_value_nbytes
+
+    def peek(self, keys: Column, now_ms: int, *, present: Any = None, expiry: Any = None) -> None:
+        """Fills `present` (bool) and `expiry` (int64), see `Table.expiry`, for each key."""
+        self.enter()
+        kernels.peek(keys, self.index, now_ms, present, expiry)
+
+    def scan(self, first: int, n: int, now_ms: int, capacity: int) -> Packed:
+        """The keys in n slots from slot `first` on, null where a slot holds none; as `find`, in pinned memory."""
+        stream = self.enter()
+        packed = Packed.empty(n, capacity, in_pinned=True)
+        slots = self.index[first : first + n]
+        kernels.scan_keys(slots, now_ms, *packed.arrays(), *self._scan(n, stream))
+        return packed
+
+    # ---- Writing
+
+    def begin(self, keys: Column, values: Column, now_ms: int) -> Batch:
+        """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
+        self.enter()
+        batch = Batch()
+        if self.arena.segments:
+            batch.segments.append(self.arena.segments[-1])
+        n, room = len(keys), batch.segments[-1].room if batch.segments else 0
+        while True:
+            batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
+            if batch.rows == n:
+                break
+            record = record_bound(keys, values, batch.rows, batch.rows + 1)
+            segment = self._new_segment(record, now_ms, batch)
+            if segment is None:
+                break
+            batch.segments.append(segment)
+            room = segment.room
+        batch.begins = [segment.address + segment.used for segment in batch.segments]
+        return batch
+
+    def append(
+        self,
+        batch: Batch,
+        keys: Column,
+        values: Column,
+        expire_at_ms: int,
+        now_ms: int,
+        status: Any,
+    ) -> None:
+        """Stores the next rows of a batch; returns when the device is done.
+
+        status: int8, one per row of the whole batch, filled for these rows. What finds no room is refused, and
+        all that follows it in the batch.
+        """
+        stream = self.enter()
+        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
+        self.has_expiry |= expiry > 0
+        n, row = len(keys), 0
+        stop = max(0, min(n, batch.rows - batch.row))
+        stop = self._make_index_room(keys[:stop], now_ms, batch) if stop else 0
+        while row < stop:
+            segment = batch.segments[batch.at]
+            fitting = rows_that_fit(keys, values, row, stop, segment.room)
+            if fitting == 0:
+                batch.at += 1
+                continue
+            part = slice(row, row + fitting)
+            kernels.insert(
+                keys[part],
+                values[part],
+                self.index,
+                now_ms,
+                expiry,
+                batch.span(),
+                batch.row,
+                status,
+                self.counters,
+                self.report,
+                self.work,
+            )
+            segment.used += self.read_report(stream)
+            row += fitting
+            batch.row += fitting
+        if row < n:
+            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
+            batch.row += n - row
+            batch.rows = 0
+
+    def end(self, batch: Batch) -> None:
+        """Gives back what the batch had reserved and not used."""
+        while self.arena.segments and not self.arena.segments[-1].used:
+            self.arena.release(self.arena.segments[-1])
+
+    def erase(self, keys: Column, now_ms: int, erased: Any) -> None:
+        """Removes the keys and fills `erased` (bool, (n,)); returns when the device is done."""
+        if len(keys):
+            stream = self.enter()
+            kernels.erase(
+                keys,
+                self.index,
+                now_ms,
+                erased,
+                self.counters,
+                self.report,
+                self.work,
+            )
+            self.read_report(stream)
+
+    def expire(self, keys: Column, expire_at_ms: int, now_ms: int, found: Any) -> None:
+        """Sets when the keys expire (NEVER: not at all) and fills `found` (bool, (n,))."""
+        self.enter()
+        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
+        self.has_expiry |= expiry > 0
+        kernels.expire(keys, self.index, now_ms, expiry, found)
+
+    # ---- Room
+
+    def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
+        """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
+        n, used = len(keys), self.entries + self.tombstones
+        if used <= MAX_LOAD * self.slots and used + n <= HARD_LOAD * self.slots:
+            return n
+        present = on_device(n, np.bool_)
+        kernels.peek(keys, self.index, now_ms, present)
+        absent = n - int(present.sum())
+        if used <= MAX_LOAD * self.slots and used + absent <= HARD_LOAD * self.slots:
+            return n
+        self._grow(self.entries + absent, now_ms, batch)
+        left = int(HARD_LOAD * self.slots) - self.entries - self.tombstones
+        if absent <= left:
+            return n
+        return int(cupy.searchsorted(cupy.cumsum(~present), max(left, 0) + 1))
+
+    def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
+        """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
+        buckets = self.slots // SLOTS
+        wanted = buckets  # tombstones alone may be in the way
+        if records > MAX_LOAD * self.slots:
+            # At least double, lest small batches rehash again and again.
+            wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
+        if wanted * BUCKET_NBYTES > self.arena.left + self.index.nbytes:
+            compact(self, now_ms, keep=batch.segments)
+            self.arena.free.clear()
+            wanted = min(wanted, (self.arena.left + self.index.nbytes) // BUCKET_NBYTES)
+        if wanted > buckets or (wanted == buckets and self.tombstones):
+            rehash(self, wanted * BUCKET_NBYTES, now_ms)
+
+    def set_index(self, memory: cupy.ndarray) -> None:
+        """Takes another piece of memory for the index, and empties it."""
+        memory.data.memset_async(0, memory.nbytes)
+        self.index = memory.view(np.uint64)
+        self.epoch += 1
+        self.arena.reserved = memory.nbytes
+
+    def _new_segment(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
+        """A fresh segment for nbytes, after compaction if there is none; None if that does not help."""
+        # One segment's worth is kept back: compaction needs somewhere to copy to.
+        arena = self.arena
+        for _ in range(2):
+            if (arena.free and nbytes <= arena.segment_nbytes) or (
+                arena.left >= max(nbytes, arena.segment_nbytes) + arena.segment_nbytes
+            ):
+                return arena.append(nbytes)
+            if not compact(self, now_ms, keep=batch.segments):
+                return None
+        return None
+
+    # ---- Launching
+
+    def enter(self) -> Any:
+        """The current stream, made to wait for what this table did on another one."""
+        stream = cupy.cuda.get_current_stream()
+        if self._stream is not None and self._stream.ptr != stream.ptr:
+            stream.wait_event(self._stream.record())
+        self._stream = stream
+        return stream
+
+    def _scan(self, n: int, stream: Any) -> tuple[Any, Any]:
+        """What a launch that packs n rows scans with: its ticket, and zeroed states."""
+        needed = kernels.scan_states(n)
+        if len(self._states) < needed:
+            self._states = on_device(2 * needed, np.uint64)
+        if needed:
+            self._states.data.memset_async(0, 8 * needed, stream)
+        return self.work, self._states
+
+    def read_report(self, stream: Any) -> int:
+        """Waits for the launch, takes over its counters; the bytes it used of the log."""
+        stream.synchronize()
+        *counters, used = self.report.tolist()
+        self.entries, self.tombstones, self.live_nbytes, longest, shortest_complement = counters
+        self.max_value_nbytes = longest
+        self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
+        return used
+
+
+def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
+    """At least the bytes of the log that rows start to stop take; exact where both columns have a fixed width."""
+    n = stop - start
+    if keys.offsets is None and values.offsets is None:
+        return n * _padded(RECORD_HEADER_NBYTES + keys.width + values.width)
+    return (
+        _payload(keys, start, stop)
+        + _payload(values, start, stop)
+        + n * (RECORD_HEADER_NBYTES + 15)
+    )
+
+
+def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:
+    """How many rows from `start` on certainly fit into `room` bytes of the log."""
+    if record_bound(keys, values, start, stop) <= room:
+        return stop - start
+    counts = range(stop - start + 1)
+    return (
+        bisect.bisect_right(
+            counts, room, key=lambda n: record_bound(keys, values, start, start + n)
+        )
+        - 1
+    )
+
+
+def _payload(column: Column, start: int, stop: int) -> int:
+    if column.offsets is None:
+        return (stop - start) * column.width
+    return int(column.offsets[stop]) - int(column.offsets[start])
