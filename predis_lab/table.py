@@ -6,14 +6,16 @@ checked (`columns.check_keys`, `check_values`), and calls come one at a time (th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
-from .columns import Column
-from .errors import CacheFull, InvalidValue
+from .columns import MAX_VALUE_NBYTES, Column
+from .errors import CacheFull, InvalidValue, UnsupportedType
 
 RECORD_HEADER_NBYTES = 16  # what every record costs beside its key and value, on either side
 
@@ -78,8 +80,8 @@ class Table(Protocol):
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """Stores the records, the last of equal keys winning; int8 `Status` per record.
 
-        expire_at_ms: for the whole batch, NEVER for none. Records that do not fit are left out, in the
-        order of the batch from some point on or one by one; what is said to be stored is stored whole.
+        expire_at_ms: for the whole batch, NEVER for none. Once a record finds no space, later ones may be
+        refused too. A refused record neither supersedes nor is superseded.
         """
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
@@ -88,8 +90,8 @@ class Table(Protocol):
     def expire(self, keys: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """Sets when the keys expire (NEVER: not at all); bool per key, whether it was there."""
 
-    def scan(self, cursor: int, count: int, now_ms: int) -> tuple[int, Column]:
-        """About `count` keys from `cursor` on, and the cursor to go on from; 0 starts, 0 ends.
+    def scan(self, count: int, now_ms: int) -> Iterator[Column]:
+        """The keys in pieces of about `count`; the table may change in between.
 
         A key present throughout a whole scan is returned at least once, as by Redis's SCAN.
         """
@@ -108,3 +110,125 @@ class Table(Protocol):
 
     def close(self) -> None:
         """Gives the memory back. Arrays handed out before stay valid."""
+
+
+class HostTable:
+    """A dict with expiry. Its figures are a Python dict's, and are never shown as a GPU's.
+
+    capacity_nbytes: keys, values and RECORD_HEADER_NBYTES per record together
+    """
+
+    def __init__(self, capacity_nbytes: int):
+        self._capacity = capacity_nbytes
+        self.clear()
+
+    def get(self, key: bytes, now_ms: int) -> bytes | None:
+        record = self._records.get(key)
+        if record is None or 0 <= record[1] <= now_ms:
+            return None
+        return record[0]
+
+    def find(self, keys: Column, now_ms: int) -> Column:
+        get = self.get
+        return Column.of(pa.array([get(key, now_ms) for key in _rows(keys)], pa.binary()))
+
+    def contains(self, keys: Column, now_ms: int) -> np.ndarray:
+        return np.array([self.get(key, now_ms) is not None for key in _rows(keys)], np.bool_)
+
+    def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
+        present = self.contains(keys, now_ms).tolist()
+        moments = [
+            self._records[key][1] if there else ABSENT
+            for key, there in zip(_rows(keys), present, strict=True)
+        ]
+        return np.array(moments, np.int64)
+
+    def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        status = np.empty(len(keys), np.int8)
+        row_of: dict[bytes, int] = {}
+        for row, (key, value) in enumerate(zip(_rows(keys), _rows(values), strict=True)):
+            if len(value) > MAX_VALUE_NBYTES:
+                status[row] = Status.TOO_LARGE
+                continue
+            old = self.get(key, now_ms)
+            if not self._make_room(
+                _cost(key, value) - (0 if old is None else _cost(key, old)), now_ms
+            ):
+                status[row] = Status.NO_SPACE
+                continue
+            if key in row_of:
+                status[row], status[row_of[key]] = status[row_of[key]], Status.SUPERSEDED
+            else:
+                status[row] = Status.STORED if old is None else Status.UPDATED
+            row_of[key] = row
+            self._remove(key, now_ms)
+            self._used += _cost(key, value)
+            self._records[key] = (value, expire_at_ms)
+            self._has_expiry |= expire_at_ms >= 0
+        return status
+
+    def erase(self, keys: Column, now_ms: int) -> np.ndarray:
+        return np.array([self._remove(key, now_ms) for key in _rows(keys)], np.bool_)
+
+    def expire(self, keys: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        present = self.contains(keys, now_ms)
+        for key, there in zip(_rows(keys), present.tolist(), strict=True):
+            if there:
+                self._records[key] = (self._records[key][0], expire_at_ms)
+                self._has_expiry |= expire_at_ms >= 0
+        return present
+
+    def scan(self, count: int, now_ms: int) -> Iterator[Column]:
+        keys = list(self._records)
+        for start in range(0, len(keys), count):
+            piece = [
+                key for key in keys[start : start + count] if self.get(key, now_ms) is not None
+            ]
+            yield Column.of(pa.array(piece, pa.binary()))
+
+    def count(self, now_ms: int) -> int:
+        self._purge(now_ms)
+        return len(self._records)
+
+    def clear(self) -> None:
+        self._records: dict[bytes, tuple[bytes, int]] = {}
+        self._used = 0
+        self._has_expiry = False
+
+    def memory(self) -> dict[str, int]:
+        return {"capacity": self._capacity, "used": self._used, "records": self._used}
+
+    def describe(self) -> dict[str, str]:
+        return {"backend": "host", "device": "host memory"}
+
+    def close(self) -> None:
+        self.clear()
+
+    def _remove(self, key: bytes, now_ms: int) -> bool:
+        record = self._records.pop(key, None)
+        if record is None:
+            return False
+        self._used -= _cost(key, record[0])
+        return not 0 <= record[1] <= now_ms
+
+    def _make_room(self, nbytes: int, now_ms: int) -> bool:
+        if self._used + nbytes > self._capacity:
+            self._purge(now_ms)
+        return self._used + nbytes <= self._capacity
+
+    def _purge(self, now_ms: int) -> None:
+        if not self._has_expiry:
+            return
+        for key in [key for key, (_, at) in self._records.items() if 0 <= at <= now_ms]:
+            self._remove(key, now_ms)
+        self._has_expiry = any(at >= 0 for _, at in self._records.values())
+
+
+def _rows(column: Column) -> list[bytes]:
+    if column.on_device:
+        raise UnsupportedType("a column on the device needs backend='cuda'")
+    return column.to_arrow().to_pylist()
+
+
+def _cost(key: bytes, value: bytes) -> int:
+    return RECORD_HEADER_NBYTES + len(key) + len(value)

@@ -6,6 +6,7 @@ ones are copied to the device and back. Results land in pinned memory that becom
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -132,25 +133,25 @@ class DeviceEngine:
         with self._stream:
             return self.table.count(now_ms)
 
-    def scan(self, cursor: int, count: int, now_ms: int) -> tuple[int, Column]:
-        # A cursor is the slot to go on from, and the index it belongs to: a grown index is scanned afresh.
-        epoch, slot = divmod(cursor, 2**48)
-        table = self.table
-        if cursor == 0 or epoch != table.epoch:
-            slot = 0
-        keys = pa.array([], pa.binary())
+    def scan(self, count: int, now_ms: int) -> Iterator[Column]:
+        table, slot, epoch = self.table, 0, self.table.epoch
+        step = max(SCAN_SLOTS, count)
+        while slot < table.slots:
+            n = min(step, table.slots - slot)
+            yield self._scan_slots(slot, n, now_ms)
+            slot += n
+            if epoch != table.epoch:
+                slot, epoch = 0, table.epoch  # the index has grown: its slots are others now
+
+    def _scan_slots(self, first: int, n: int, now_ms: int) -> Column:
+        capacity = 0
         with self._stream:
-            while slot < table.slots and len(keys) == 0:
-                n, capacity = min(max(SCAN_SLOTS, count), table.slots - slot), 0
-                while True:
-                    packed = table.scan(slot, n, now_ms, capacity)
-                    self._stream.synchronize()
-                    if packed.total <= capacity:
-                        break
-                    capacity = packed.total
-                keys = packed.column.to_arrow().drop_null()
-                slot += n
-        return (table.epoch * 2**48 + slot if slot < table.slots else 0), Column.of(keys)
+            while True:
+                packed = self.table.scan(first, n, now_ms, capacity)
+                self._stream.synchronize()
+                if packed.total <= capacity:
+                    return Column.of(packed.column.to_arrow().drop_null())
+                capacity = packed.total
 
     # ---- Writing
 

@@ -1,0 +1,41 @@
+"""Predis: a cache whose records live in GPU memory.
+
+>>> from predis_lab import Predis
+>>> with Predis(capacity="64MiB", backend="host") as cache:
+...     cache.set("greeting", "hello")
+...     cache.get("greeting")
+True
+b'hello'
+"""
+
+from .client import Predis
+from .columns import Column
+from .errors import (
+    CacheClosed,
+    CacheFull,
+    DeviceUnavailable,
+    InvalidArgument,
+    InvalidKey,
+    InvalidValue,
+    PredisError,
+    UnsupportedType,
+)
+from .table import InsertReport, Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CacheClosed",
+    "CacheFull",
+    "Column",
+    "DeviceUnavailable",
+    "InsertReport",
+    "InvalidArgument",
+    "InvalidKey",
+    "InvalidValue",
+    "Predis",
+    "PredisError",
+    "Status",
+    "UnsupportedType",
+    "__version__",
+]

@@ -1,0 +1,137 @@
+"""What a caller may hand to Redis's verbs, made into bytes and milliseconds. Called by `client`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES
+from .errors import InvalidArgument, InvalidKey, InvalidValue, UnsupportedType
+from .table import NEVER
+
+MAX_EXPIRY_MS = 2**48 - 1  # what a record's header holds: some 8,900 years
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+
+def parse_capacity(capacity: int | str) -> int:
+    """Bytes from a number or text such as "8GiB", "500MB", "65536".
+
+    >>> parse_capacity("1.5KiB")
+    1536
+    """
+    nbytes = capacity
+    if isinstance(capacity, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", capacity.lower())
+        if match is None or match.group(2) not in _UNITS:
+            raise InvalidArgument(
+                f'a capacity is a number of bytes or text such as "8GiB", not {capacity!r}'
+            )
+        nbytes = int(float(match.group(1)) * _UNITS[match.group(2)])
+    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes <= 0:
+        raise InvalidArgument(f"a capacity is a positive number of bytes, not {capacity!r}")
+    return nbytes
+
+
+def encode(thing: Any, what: str) -> bytes:
+    """Bytes as redis-py sends them: bytes-like as they are, str as UTF-8, int and float as their repr."""
+    if isinstance(thing, bytes):
+        return thing
+    if isinstance(thing, str):
+        return thing.encode()
+    if isinstance(thing, (bytearray, memoryview)):
+        return bytes(thing)
+    if isinstance(thing, (int, float)) and not isinstance(thing, bool):
+        return repr(thing).encode()
+    raise UnsupportedType(f"{what} is bytes, str, int or float, not {type(thing).__name__}")
+
+
+def encode_key(name: Any) -> bytes:
+    """A key's bytes; raises InvalidKey where they are none or too many."""
+    key = encode(name, "a key")
+    if not 1 <= len(key) <= MAX_KEY_NBYTES:
+        raise InvalidKey(
+            f"a key of {len(key)} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes"
+        )
+    return key
+
+
+def encode_value(value: Any) -> bytes:
+    """A value's bytes; raises InvalidValue where they are too many."""
+    data = encode(value, "a value")
+    if len(data) > MAX_VALUE_NBYTES:
+        raise InvalidValue(
+            f"a value of {len(data)} bytes was given: a value has at most {MAX_VALUE_NBYTES} bytes"
+        )
+    return data
+
+
+def collect_names(keys: Any, args: tuple) -> list:
+    """One list from redis-py's `keys, *args`: a single name, or an iterable of them, and more names."""
+    if isinstance(keys, (bytes, str, bytearray, memoryview)) or not isinstance(keys, Iterable):
+        return [keys, *args]
+    return [*keys, *args]
+
+
+def milliseconds(duration: Any, unit_ms: int) -> int:
+    """A time to live in milliseconds; an integer counts units of `unit_ms`."""
+    if isinstance(duration, timedelta):
+        return int(duration / timedelta(milliseconds=1))
+    if isinstance(duration, str) and re.fullmatch(r"-?\d+", duration):
+        duration = int(duration)
+    if not isinstance(duration, int) or isinstance(duration, bool):
+        raise InvalidArgument(f"a time to live is an integer or a timedelta, not {duration!r}")
+    return duration * unit_ms
+
+
+def moment_ms(moment: Any, unit_ms: int) -> int:
+    """Milliseconds since the epoch; an integer counts units of `unit_ms`."""
+    if isinstance(moment, datetime):
+        return int(moment.timestamp() * 1000)
+    return milliseconds(moment, unit_ms)
+
+
+def checked_expiry(expire_at_ms: int) -> int:
+    """The moment itself; raises InvalidArgument where a record's header can't hold it."""
+    if expire_at_ms > MAX_EXPIRY_MS:
+        raise InvalidArgument(f"a record expires at {MAX_EXPIRY_MS} ms since the epoch or before")
+    return max(0, expire_at_ms)
+
+
+def expiry(
+    now_ms: int,
+    *,
+    ex: Any = None,
+    px: Any = None,
+    exat: Any = None,
+    pxat: Any = None,
+    keepttl: bool = False,
+) -> int:
+    """When a record expires, ms since the epoch, or NEVER; at most one of the options may be given."""
+    if sum((ex is not None, px is not None, exat is not None, pxat is not None, keepttl)) > 1:
+        raise InvalidArgument("ex, px, exat, pxat and keepttl exclude each other")
+    for name, option, unit_ms in (("ex", ex, 1000), ("px", px, 1)):
+        if option is not None:
+            ttl_ms = milliseconds(option, unit_ms)
+            if ttl_ms <= 0:
+                raise InvalidArgument(f"{name} must be positive, not {option!r}")
+            return checked_expiry(now_ms + ttl_ms)
+    for name, option, unit_ms in (("exat", exat, 1000), ("pxat", pxat, 1)):
+        if option is not None:
+            at_ms = moment_ms(option, unit_ms)
+            if at_ms <= 0:
+                raise InvalidArgument(f"{name} must be positive, not {option!r}")
+            return checked_expiry(at_ms)
+    return NEVER

@@ -1,0 +1,373 @@
+"""Predis: what a user holds. Redis's verbs for Python objects, a hash table's verbs for columns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .arguments import (
+    checked_expiry,
+    collect_names,
+    encode,
+    encode_key,
+    encode_value,
+    expiry,
+    milliseconds,
+    parse_capacity,
+)
+from .columns import Column, check_keys, check_values
+from .errors import CacheClosed, DeviceUnavailable, InvalidArgument
+from .glob import compile_glob
+from .table import ABSENT, NEVER, HostTable, InsertReport, Table
+
+SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
+
+
+def make_table(capacity_nbytes: int, backend: str) -> Table:
+    """The table for a backend, "auto", "host" or "cuda"."""
+    if backend not in ("auto", "host", "cuda"):
+        raise InvalidArgument(f'backend is "auto", "host" or "cuda", not {backend!r}')
+    if backend != "host":
+        try:
+            from .gpu.engine import DeviceEngine
+
+            return DeviceEngine(capacity_nbytes)
+        except ImportError as error:
+            if backend == "cuda":
+                raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
+        except DeviceUnavailable:
+            if backend == "cuda":
+                raise
+    return HostTable(capacity_nbytes)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch: the clock of every expiry."""
+    return time.time_ns() // 1_000_000
+
+
+class Predis:
+    """A cache whose records live in GPU memory, or in a dict where there is no GPU.
+
+    >>> cache = Predis(capacity="64MiB", backend="host")
+    >>> cache.set("price:AAPL", b"101.3", ex=60)
+    True
+    >>> cache.mget(["price:AAPL", "price:MSFT"])
+    [b'101.3', None]
+    >>> cache.insert([b"a", b"b"], [b"1", b"2"]).ok
+    True
+    >>> cache.find([b"b", b"c"]).to_pylist()
+    [b'2', None]
+
+    capacity:          bytes for records and index, or text such as "8GiB" or "500MB"
+    backend:           "cuda", "host", or "auto": cuda where a device answers
+    decode_responses:  str instead of bytes from Redis's verbs, UTF-8
+
+    Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
+    `predis_lab.errors` before anything is stored. Any thread may call any verb.
+    """
+
+    def __init__(
+        self, capacity: int | str = "1GiB", *, backend: str = "auto", decode_responses: bool = False
+    ):
+        self._table: Table = make_table(parse_capacity(capacity), backend)
+        self._decode = decode_responses
+        self._lock = threading.RLock()
+        self._closed = False
+        self._started = time.monotonic()
+        self._commands = self._hits = self._misses = 0
+
+    # ---- Columns
+
+    def find(self, keys: Any) -> pa.Array | Column:
+        """The values in the order of the keys; null where a key is absent or has expired.
+
+        keys:     any column of byte strings, see `Column.of`; duplicates are allowed
+        returns:  an Arrow binary array of n rows; for keys on the device a Column there, on the current stream
+        raises:   InvalidKey, UnsupportedType, CacheClosed
+        """
+        column = check_keys(Column.of(keys))
+        with self._open() as table:
+            found = table.find(column, now_ms())
+            if found.on_device:
+                return found
+            values = found.to_arrow()
+            self._count_hits(len(values) - values.null_count, len(values))
+        return values
+
+    def insert(
+        self,
+        keys: Any,
+        values: Any,
+        *,
+        ex: float | timedelta | None = None,
+        px: int | timedelta | None = None,
+    ) -> InsertReport:
+        """Stores n records; of equal keys the last wins. A record that is refused leaves the others stored.
+
+        keys, values:  columns of n byte strings
+        ex, px:        time to live in seconds, in milliseconds; for all of them
+        returns:       a status per record
+        raises:        InvalidKey, InvalidValue, InvalidArgument, UnsupportedType, CacheClosed
+        """
+        key_column = check_keys(Column.of(keys))
+        value_column = check_values(Column.of(values), key_column)
+        with self._open() as table:
+            now = now_ms()
+            return InsertReport(
+                table.insert(key_column, value_column, expiry(now, ex=ex, px=px), now)
+            )
+
+    def erase(self, keys: Any) -> np.ndarray:
+        """Removes the keys; bool (n,), whether each was there. Of equal keys exactly one was."""
+        column = check_keys(Column.of(keys))
+        with self._open() as table:
+            return table.erase(column, now_ms())
+
+    def contains(self, keys: Any) -> np.ndarray:
+        """bool (n,), whether each key is there."""
+        column = check_keys(Column.of(keys))
+        with self._open() as table:
+            return table.contains(column, now_ms())
+
+    # ---- Redis: values
+
+    def get(self, name: Any) -> bytes | str | None:
+        """The value, or None."""
+        key = encode_key(name)
+        with self._open() as table:
+            value = table.get(key, now_ms())
+            self._count_hits(value is not None, 1)
+        return self._answer(value)
+
+    def set(
+        self,
+        name: Any,
+        value: Any,
+        ex: Any = None,
+        px: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+        keepttl: bool = False,
+        get: bool = False,
+        exat: Any = None,
+        pxat: Any = None,
+    ) -> Any:
+        """True, or None where nx or xx kept it from being stored; with `get` the old value or None."""
+        key, data = encode_key(name), encode_value(value)
+        if nx and xx:
+            raise InvalidArgument("nx and xx exclude each other")
+        with self._open() as table:
+            now = now_ms()
+            expire_at = expiry(now, ex=ex, px=px, exat=exat, pxat=pxat, keepttl=keepttl)
+            old = table.get(key, now) if nx or xx or get else None
+            answer = self._answer(old) if get else True
+            if (nx and old is not None) or (xx and old is None):
+                return answer if get else None
+            keys = Column.of([key])
+            if keepttl:
+                expire_at = max(NEVER, int(table.expiry(keys, now)[0]))
+            InsertReport(table.insert(keys, Column.of([data]), expire_at, now)).raise_for_status()
+        return answer
+
+    def mget(self, keys: Any, *args: Any) -> list:
+        """The values in the order of the keys, None for misses."""
+        names = collect_names(keys, args)
+        found = self.find([encode_key(name) for name in names]).to_pylist()
+        return [self._answer(value) for value in found] if self._decode else found
+
+    def mset(self, mapping: Mapping[Any, Any]) -> bool:
+        """True. Raises CacheFull with a status per record where some found no space; the others are stored."""
+        if not mapping:
+            raise InvalidArgument("mset needs at least one record")
+        keys, values = (
+            [encode_key(name) for name in mapping],
+            [encode_value(value) for value in mapping.values()],
+        )
+        self.insert(keys, values).raise_for_status()
+        return True
+
+    def delete(self, *names: Any) -> int:
+        """How many of the keys were there."""
+        return int(self.erase([encode_key(name) for name in names]).sum())
+
+    def exists(self, *names: Any) -> int:
+        """How many of the keys are there; a key named twice counts twice."""
+        return int(self.contains([encode_key(name) for name in names]).sum())
+
+    # ---- Redis: expiry
+
+    def expire(
+        self,
+        name: Any,
+        time: Any,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+    ) -> bool:
+        """Sets the time to live in seconds; False where there is no such key or a condition does not hold."""
+        return self._expire(name, milliseconds(time, 1000), nx, xx, gt, lt)
+
+    def pexpire(
+        self,
+        name: Any,
+        time: Any,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+    ) -> bool:
+        """Sets the time to live in milliseconds; else as `expire`."""
+        return self._expire(name, milliseconds(time, 1), nx, xx, gt, lt)
+
+    def _expire(self, name: Any, ttl_ms: int, nx: bool, xx: bool, gt: bool, lt: bool) -> bool:
+        if (nx and (xx or gt or lt)) or (gt and lt):
+            raise InvalidArgument("nx excludes xx, gt and lt; gt excludes lt")
+        keys = Column.of([encode_key(name)])
+        with self._open() as table:
+            now = now_ms()
+            old, new = int(table.expiry(keys, now)[0]), checked_expiry(now + ttl_ms)
+            never = old == NEVER  # which Redis takes for later than any moment
+            if old == ABSENT or (nx and not never) or (xx and never):
+                return False
+            if (gt and (never or new <= old)) or (lt and not never and new >= old):
+                return False
+            if ttl_ms <= 0:
+                return bool(table.erase(keys, now)[0])
+            return bool(table.expire(keys, new, now)[0])
+
+    def persist(self, name: Any) -> bool:
+        """Removes the time to live; False where there is none."""
+        keys = Column.of([encode_key(name)])
+        with self._open() as table:
+            now = now_ms()
+            return int(table.expiry(keys, now)[0]) >= 0 and bool(table.expire(keys, NEVER, now)[0])
+
+    def ttl(self, name: Any) -> int:
+        """Seconds to live, rounded; -1 without expiry, -2 where there is no such key."""
+        left = self.pttl(name)
+        return left if left < 0 else (left + 500) // 1000
+
+    def pttl(self, name: Any) -> int:
+        """Milliseconds to live; -1 without expiry, -2 where there is no such key."""
+        keys = Column.of([encode_key(name)])
+        with self._open() as table:
+            now = now_ms()
+            moment = int(table.expiry(keys, now)[0])
+        return moment if moment < 0 else moment - now
+
+    # ---- Redis: the whole cache
+
+    def dbsize(self) -> int:
+        """How many keys there are."""
+        with self._open() as table:
+            return table.count(now_ms())
+
+    def flushdb(self, asynchronous: bool = False) -> bool:
+        """Removes every key. `asynchronous` changes nothing: memory is given back at once."""
+        with self._open() as table:
+            table.clear()
+        return True
+
+    def scan_iter(self, match: Any = None, count: int | None = None) -> Iterator:
+        """The keys, in no order; one present from the first to the last is returned at least once."""
+        wanted = None if match is None else compile_glob(encode(match, "a pattern"))
+        with self._open() as table:
+            pieces = table.scan(count or SCAN_COUNT, now_ms())
+        while True:
+            with self._open():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            for key in piece.to_arrow().to_pylist():
+                if wanted is None or wanted.fullmatch(key):
+                    yield self._answer(key)
+
+    def info(self, section: str | None = None) -> dict[str, Any]:
+        """Facts under Redis's names where it has one; sections server, memory, stats, keyspace."""
+        from . import __version__
+
+        with self._open() as table:
+            memory, keys = table.memory(), table.count(now_ms())
+            sections: dict[str, dict[str, Any]] = {
+                "server": {
+                    "predis_version": __version__,
+                    **table.describe(),
+                    "uptime_in_seconds": int(time.monotonic() - self._started),
+                },
+                "memory": {
+                    "used_memory": memory.pop("used"),
+                    "maxmemory": memory.pop("capacity"),
+                    **{f"{purpose}_memory": nbytes for purpose, nbytes in memory.items()},
+                },
+                "stats": {
+                    "total_commands_processed": self._commands,
+                    "keyspace_hits": self._hits,
+                    "keyspace_misses": self._misses,
+                },
+                "keyspace": {"db0": {"keys": keys}} if keys else {},
+            }
+        if section is None:
+            return {name: value for facts in sections.values() for name, value in facts.items()}
+        return sections.get(section.lower(), {})
+
+    # ---- Python's own
+
+    def __contains__(self, name: Any) -> bool:
+        return self.exists(name) == 1
+
+    def __len__(self) -> int:
+        return self.dbsize()
+
+    def __enter__(self) -> Predis:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the memory back; every later call raises CacheClosed. Arrays handed out before stay valid."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._table.close()
+
+    # ---- Inside
+
+    def _open(self) -> _Call:
+        return _Call(self)
+
+    def _count_hits(self, hits: int, lookups: int) -> None:
+        self._hits += hits
+        self._misses += lookups - hits
+
+    def _answer(self, value: bytes | None) -> Any:
+        return value.decode() if self._decode and value is not None else value
+
+
+class _Call:
+    """The table, locked, for the length of one verb; a generator-based context manager would cost five times as much."""
+
+    __slots__ = ("_cache",)
+
+    def __init__(self, cache: Predis):
+        self._cache = cache
+
+    def __enter__(self) -> Table:
+        cache = self._cache
+        cache._lock.acquire()
+        if cache._closed:
+            cache._lock.release()
+            raise CacheClosed("the cache has been closed")
+        cache._commands += 1
+        return cache._table
+
+    def __exit__(self, *_: object) -> None:
+        self._cache._lock.release()
