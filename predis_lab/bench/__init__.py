@@ -1,0 +1,1 @@
+"""How a claim is measured: real servers, seeded workloads, interleaved trials, statistics, results."""

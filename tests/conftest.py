@@ -1,0 +1,77 @@
+"""The caches and servers that tests run against."""
+
+from __future__ import annotations
+
+import pytest
+
+from predis_lab import DeviceUnavailable, Predis
+from predis_lab.bench import servers
+
+
+def device_missing() -> str | None:
+    """Why there is no CUDA device, or None."""
+    try:
+        from predis_lab.gpu.engine import check_device
+
+        check_device()
+    except (ImportError, DeviceUnavailable) as error:
+        return str(error)
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    reason = None
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            reason = reason or device_missing() or "present"
+            if reason != "present":
+                item.add_marker(pytest.mark.skip(reason=f"needs a CUDA device: {reason}"))
+
+
+BACKENDS = [pytest.param("host"), pytest.param("cuda", marks=pytest.mark.gpu)]
+SYSTEMS = [*BACKENDS, pytest.param("redis", marks=pytest.mark.redis)]
+
+
+@pytest.fixture(scope="session")
+def server():
+    with servers.redis_server() as running:
+        yield running
+
+
+@pytest.fixture(params=BACKENDS)
+def cache(request):
+    """An empty Predis on each backend."""
+    with Predis("256MiB", backend=request.param) as predis:
+        yield predis
+
+
+@pytest.fixture(params=SYSTEMS)
+def store(request):
+    """Makes empty stores of one system that speak Redis's verbs; options go to the client."""
+    opened = []
+
+    def make(**options):
+        if request.param == "redis":
+            client = request.getfixturevalue("server").client("unix", **options)
+            client.flushdb()
+        else:
+            client = Predis("256MiB", backend=request.param, **options)
+        opened.append(client)
+        return client
+
+    make.is_redis = request.param == "redis"
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Predis's clock, standing still; `clock.now` is in ms and may be set."""
+
+    class Clock:
+        now = 1_700_000_000_000
+
+    monkeypatch.setattr("predis_lab.client.now_ms", lambda: Clock.now)
+    return Clock
+
