@@ -1,0 +1,1 @@
+"""How a claim is shown: figures, tables, the report. Reads what `bench` stored, and nothing else."""

@@ -1,0 +1,123 @@
+"""Executes the notebooks of a profile into one folder, and turns them into pages. Called by `cli`."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from ..bench.results import ROOT
+from . import html
+
+CELL_SECONDS = 1800  # no cell of any profile takes longer
+NUMBERED = "[0-9][0-9]_*.ipynb"
+
+
+class ParameterError(ValueError):
+    """A parameters file that does not fit its notebook."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute with its parameters."""
+
+    notebook: Path
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a notebook. `error`: None, or what its failing cell said."""
+
+    name: str
+    seconds: float
+    error: str | None
+
+
+def plan(notebooks: Path, params: Path, profile: str, only: list[str] | None = None) -> list[Job]:
+    """The notebooks of a profile in order; raises ParameterError before anything has run.
+
+    only:  numbers or names to choose by, e.g. ["00", "06_redis_comparison"]
+    """
+    jobs = []
+    for notebook in sorted(notebooks.glob(NUMBERED)):
+        if only and not any(notebook.stem == name or notebook.stem.startswith(f"{name}_") for name in only):
+            continue
+        file = params / f"{notebook.stem}.{profile}.yaml"
+        if not file.exists():
+            raise ParameterError(f"{notebook.stem} has no parameters for the profile {profile!r}: {file}")
+        parameters = yaml.safe_load(file.read_text()) or {}
+        check_parameters(notebook, parameters, file)
+        jobs.append(Job(notebook, parameters))
+    if not jobs:
+        raise ParameterError(f"no notebook in {notebooks} is called {' or '.join(only or [NUMBERED])}")
+    return jobs
+
+
+def check_parameters(notebook: Path, parameters: dict[str, Any], source: Path) -> None:
+    """Raises ParameterError for a parameter that the notebook does not have: papermill would only warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = set(papermill.inspect_notebook(str(notebook)))
+    if not known:
+        raise ParameterError(f"{notebook} has no cell tagged 'parameters'")
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
+        raise ParameterError(
+            f"{source} sets {', '.join(unknown)}, which {notebook.name} does not have; "
+            f"it has {', '.join(sorted(known))}"
+        )
+
+
+def execute(jobs: list[Job], directory: Path) -> list[Outcome]:
+    """Runs the notebooks one by one; one that fails is kept as far as it came, and the others go on."""
+    directory.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for number, job in enumerate(jobs, 1):
+        name = job.notebook.stem
+        print(f"[{number}/{len(jobs)}] {name}", flush=True)
+        began, error = time.monotonic(), None
+        try:
+            papermill.execute_notebook(
+                str(job.notebook),
+                str(directory / job.notebook.name),
+                parameters={**job.parameters, "run_dir": str(directory)},
+                kernel_name="python3",
+                cwd=str(ROOT),
+                execution_timeout=CELL_SECONDS,
+            )
+        except PapermillExecutionError as failure:
+            error = f"{failure.ename}: {failure.evalue}"
+        except Exception:  # noqa: BLE001 - a kernel that dies must not take the other notebooks along
+            error = traceback.format_exc(limit=1)
+        outcomes.append(Outcome(name, time.monotonic() - began, error))
+        print(f"[{number}/{len(jobs)}] {name}: {error or 'done'}, {outcomes[-1].seconds:.0f} s", flush=True)
+    return outcomes
+
+
+def publish(directory: Path, outcomes: list[Outcome]) -> Path:
+    """HTML pages for the executed notebooks, and an index of them; the index's path."""
+    for outcome in outcomes:
+        notebook = directory / f"{outcome.name}.ipynb"
+        if notebook.exists():
+            notebook.with_suffix(".html").write_text(page(notebook))
+    index = directory / "index.html"
+    index.write_text(html.index_page(directory, outcomes))
+    return index
+
+
+def page(notebook: Path) -> str:
+    """A notebook as one HTML file that needs nothing from elsewhere."""
+    exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="")
+    body, _ = exporter.from_filename(str(notebook))
+    # The template loads scripts for widgets and formulas, of which our notebooks have none.
+    return re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", body)
