@@ -14,11 +14,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="predis-lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser("report", help="run the notebooks and leave a report")
-    report.add_argument("--profile", default="smoke", help="smoke, nightly or deep (default: smoke)")
+    report.add_argument(
+        "--profile", default="smoke", help="smoke, nightly or deep (default: smoke)"
+    )
     report.add_argument("--notebooks", nargs="+", metavar="NUMBER", help="only these, e.g. 00 06")
-    report.add_argument("--run", default=None, help="name of the run's folder (default: the time, UTC)")
-    report.add_argument("--source", type=Path, default=ROOT, help="folder that holds notebooks/ and params/")
-    report.add_argument("--output", type=Path, default=OUTPUTS, help="folder for runs (default: outputs)")
+    report.add_argument(
+        "--run", default=None, help="name of the run's folder (default: the time, UTC)"
+    )
+    report.add_argument(
+        "--source", type=Path, default=ROOT, help="folder that holds notebooks/ and params/"
+    )
+    report.add_argument(
+        "--output", type=Path, default=OUTPUTS, help="folder for runs (default: outputs)"
+    )
     commands.add_parser("readme", help="write README's figure and table from the reference run")
     options = parser.parse_args(arguments)
     if options.command == "readme":
@@ -34,7 +42,10 @@ def _report(options: argparse.Namespace) -> int:
 
     try:
         jobs = runner.plan(
-            options.source / "notebooks", options.source / "params", options.profile, options.notebooks
+            options.source / "notebooks",
+            options.source / "params",
+            options.profile,
+            options.notebooks,
         )
     except runner.ParameterError as error:
         print(f"predis-lab: {error}", file=sys.stderr)

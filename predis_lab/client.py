@@ -179,7 +179,8 @@ class Predis:
     def mget(self, keys: Any, *args: Any) -> list:
         """The values in the order of the keys, None for misses."""
         names = collect_names(keys, args)
-        found = self.find([encode_key(name) for name in names]).to_pylist()
+        column: Any = self.find([encode_key(name) for name in names])
+        found = column.to_pylist()
         return [self._answer(value) for value in found] if self._decode else found
 
     def mset(self, mapping: Mapping[Any, Any]) -> bool:

@@ -1,7 +1,7 @@
 """One suite for Redis through redis-py, HostTable and the GPU table: the same calls, the same answers."""
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -26,7 +26,12 @@ def test_what_is_set_is_got(store, key, size):
 def test_kinds_of_keys_and_values(store):
     cache = store()
     cache.mset({"text": "ünïcode", b"bytes": b"\0\1", "int": 42, "float": 1.5})
-    assert cache.mget("text", "bytes", "int", "float") == ["ünïcode".encode(), b"\0\1", b"42", b"1.5"]
+    assert cache.mget("text", "bytes", "int", "float") == [
+        "ünïcode".encode(),
+        b"\0\1",
+        b"42",
+        b"1.5",
+    ]
     assert cache.mget(["text"], "int") == ["ünïcode".encode(), b"42"]
     assert cache.set(7, memoryview(b"seven")) and cache.get("7") == b"seven"
     assert cache.mget([]) == []
@@ -107,7 +112,7 @@ def test_times_to_live(store):
     cache.set("a", 1, ex=100)
     cache.set("b", 1, px=timedelta(seconds=100))
     cache.set("c", 1)
-    cache.set("d", 1, exat=datetime.now(timezone.utc) + timedelta(seconds=100))
+    cache.set("d", 1, exat=datetime.now(UTC) + timedelta(seconds=100))
     for name in "abd":
         assert 98 <= cache.ttl(name) <= 100
         assert 98_000 < cache.pttl(name) <= 100_000
@@ -181,11 +186,46 @@ def test_scan_finds_every_key(store):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["*", "a*", "?b", "[ab]c", "[^ab]c", "[a-c]*", "[c-a]*", r"\*", r"a\?", "[", "[a", "[]", "a[", "**c", "", r"[\]]", "\\"],
+    [
+        "*",
+        "a*",
+        "?b",
+        "[ab]c",
+        "[^ab]c",
+        "[a-c]*",
+        "[c-a]*",
+        r"\*",
+        r"a\?",
+        "[",
+        "[a",
+        "[]",
+        "a[",
+        "**c",
+        "",
+        r"[\]]",
+        "\\",
+    ],
 )
 def test_patterns(store, pattern):
     cache = store()
-    keys = [b"a", b"b", b"c", b"ab", b"bb", b"ac", b"bc", b"cc", b"*", b"a?", b"a[", b"[", b"]", b"\\", b"abc", b"\n"]
+    keys = [
+        b"a",
+        b"b",
+        b"c",
+        b"ab",
+        b"bb",
+        b"ac",
+        b"bc",
+        b"cc",
+        b"*",
+        b"a?",
+        b"a[",
+        b"[",
+        b"]",
+        b"\\",
+        b"abc",
+        b"\n",
+    ]
     cache.mset(dict.fromkeys(keys, b""))
     with_redis = {
         "*": set(keys),

@@ -37,7 +37,12 @@ def test_each_round_runs_everyone_once_in_changing_order(tmp_path):
 def test_operations_are_counted_per_call(tmp_path):
     run = results.Run.open(tmp_path, notebook="t")
     harness.measure(
-        [contestant("a", [], operations=1000)], run=run, workload="w", params={"n": 5}, blocks=3, block_seconds=0.001
+        [contestant("a", [], operations=1000)],
+        run=run,
+        workload="w",
+        params={"n": 5},
+        blocks=3,
+        block_seconds=0.001,
     )
     frame = run.frame().pivot_table(index="block", columns="metric", values="value")
     assert np.allclose(frame["throughput"] * frame["latency_mean"], 1000)
@@ -82,10 +87,22 @@ def test_comparisons_join_what_both_were_measured_at(tmp_path):
     generator = np.random.default_rng(0)
     for block in range(12):
         for n, factor in ((10, 2.0), (100, 0.5)):
-            run.add_sample("new", "get", {"n": n}, block, "throughput", factor * generator.normal(100, 1), "1/s")
-            run.add_sample("old", "get", {"n": n}, block, "throughput", generator.normal(100, 1), "1/s")
+            run.add_sample(
+                "new",
+                "get",
+                {"n": n},
+                block,
+                "throughput",
+                factor * generator.normal(100, 1),
+                "1/s",
+            )
+            run.add_sample(
+                "old", "get", {"n": n}, block, "throughput", generator.normal(100, 1), "1/s"
+            )
         run.add_sample("new", "get", {"n": 1000}, block, "throughput", 1.0, "1/s")
-    table = harness.comparison_table(run.frame(), candidate="new", baseline="old", by=["workload", "n"])
+    table = harness.comparison_table(
+        run.frame(), candidate="new", baseline="old", by=["workload", "n"]
+    )
     assert dict(zip(table.n, table.verdict, strict=True)) == {10: "faster", 100: "slower"}
 
 
@@ -107,7 +124,9 @@ def test_a_run_holds_what_several_notebooks_wrote(tmp_path):
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
-@pytest.mark.parametrize(("value", "unit"), [(float("nan"), "s"), (float("inf"), "s"), (1.0, "ms"), (1.0, "")])
+@pytest.mark.parametrize(
+    ("value", "unit"), [(float("nan"), "s"), (float("inf"), "s"), (1.0, "ms"), (1.0, "")]
+)
 def test_what_is_no_measurement_is_refused(tmp_path, value, unit):
     run = results.Run.open(tmp_path, notebook="t")
     with pytest.raises(results.ResultError):

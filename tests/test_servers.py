@@ -54,7 +54,10 @@ def test_a_server_given_by_url_is_left_alone(monkeypatch):
 
 
 def test_a_url_where_nothing_answers():
-    with pytest.raises(servers.ServerError, match="no redis answers"), servers.redis_server("redis://127.0.0.1:1"):
+    with (
+        pytest.raises(servers.ServerError, match="no redis answers"),
+        servers.redis_server("redis://127.0.0.1:1"),
+    ):
         pass
 
 
@@ -86,7 +89,9 @@ def test_a_killed_parent_leaves_nothing_behind():
         "    print(server.client().info()['process_id'], server.unix_socket, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     process, unix_socket = ended.stdout.split()
     deadline = time.monotonic() + 5

@@ -106,7 +106,9 @@ def test_a_table_of_nothing_has_no_winners():
 def test_a_real_effect_is_found(centre, verdict):
     generator = np.random.default_rng(7)
     verdicts = [
-        statistics.compare(blocks(generator, 15, centre), blocks(generator, 15), noise_floor=0.03).verdict
+        statistics.compare(
+            blocks(generator, 15, centre), blocks(generator, 15), noise_floor=0.03
+        ).verdict
         for _ in range(100)
     ]
     assert verdicts.count(verdict) >= 99
@@ -127,8 +129,12 @@ def test_an_effect_below_the_noise_floor_is_not_claimed():
 
 def test_the_noise_floor_grows_with_noise():
     generator = np.random.default_rng(10)
-    quiet = statistics.noise_floor(blocks(generator, 30, noise=0.01), blocks(generator, 30, noise=0.01))
-    loud = statistics.noise_floor(blocks(generator, 30, noise=0.2), blocks(generator, 30, noise=0.2))
+    quiet = statistics.noise_floor(
+        blocks(generator, 30, noise=0.01), blocks(generator, 30, noise=0.01)
+    )
+    loud = statistics.noise_floor(
+        blocks(generator, 30, noise=0.2), blocks(generator, 30, noise=0.2)
+    )
     assert 0 < quiet < 0.03 < loud
 
 

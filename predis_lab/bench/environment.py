@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def describe_machine() -> dict[str, Any]:
     from .. import __version__
 
     return {
-        "recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "predis_lab": __version__,
         "commit": _commit(),
         "python": platform.python_version(),

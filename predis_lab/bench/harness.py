@@ -21,7 +21,9 @@ from .statistics import Comparison, compare, judge
 # A percentile needs this many calls in its block: ten beyond it, lest it be the maximum under another name.
 PERCENTILES = {"p50": (50.0, 20), "p95": (95.0, 200), "p99": (99.0, 1000), "p99.9": (99.9, 10_000)}
 LONGEST_NS = 60 * 10**9
-MAX_CALLS = 200_000  # per block, whatever the clock says: their latencies are kept until the block is over
+MAX_CALLS = (
+    200_000  # per block, whatever the clock says: their latencies are kept until the block is over
+)
 
 
 @dataclass
@@ -31,12 +33,16 @@ class Contestant:
     call:        does the work once
     operations:  how many operations (keys) one call carries
     check:       raises if the answers are wrong; called once, before anything is timed
+    prepare:     called before each block and not timed, e.g. to put back what the block will delete
+    max_calls:   how many calls a block may make at most after one `prepare`
     """
 
     system: str
     call: Callable[[], object]
     operations: int = 1
     check: Callable[[], None] | None = None
+    prepare: Callable[[], None] = lambda: None
+    max_calls: int = MAX_CALLS
 
 
 def measure(
@@ -66,6 +72,7 @@ def measure(
         gc.collect()  # between blocks, so that none has to be within one
         for i in generator.permutation(len(contestants)):
             contestant = contestants[i]
+            contestant.prepare()
             seconds, latencies = run_block(contestant.call, calls[i])
 
             def add(metric: str, value: float, unit: str, system: str = contestant.system) -> None:
@@ -76,7 +83,9 @@ def measure(
             histogram = histogram_of(latencies)
             for name, (percentile, needed) in PERCENTILES.items():
                 if calls[i] >= needed:
-                    add(f"latency_{name}", histogram.get_value_at_percentile(percentile) * 1e-9, "s")
+                    add(
+                        f"latency_{name}", histogram.get_value_at_percentile(percentile) * 1e-9, "s"
+                    )
             histograms[contestant.system].add(histogram)
         progress()
     return histograms
@@ -121,7 +130,10 @@ def comparison_table(
     chosen = samples[samples["metric"] == metric]
     keys, comparisons = [], []
     for key, group in chosen.groupby(list(by), dropna=False, sort=True):
-        sides = [group.loc[group["system"] == system, "value"].to_numpy() for system in (candidate, baseline)]
+        sides = [
+            group.loc[group["system"] == system, "value"].to_numpy()
+            for system in (candidate, baseline)
+        ]
         if all(len(side) >= 2 for side in sides):
             keys.append(key)
             comparisons.append(compare(*sides, better=better, noise_floor=noise_floor))
@@ -134,7 +146,9 @@ def _calibrate(contestant: Contestant, block_seconds: float) -> int:
     """How many calls last a block, from calls that are not recorded; they warm up what there is to warm up too."""
     calls = 1
     while True:
+        contestant.prepare()
         seconds, _ = run_block(contestant.call, calls)
-        if seconds >= block_seconds / 4 or calls >= MAX_CALLS:
-            return max(1, min(MAX_CALLS, int(np.ceil(calls * block_seconds / seconds))))
-        calls = min(MAX_CALLS, max(2 * calls, int(calls * block_seconds / 2 / max(seconds, 1e-9))))
+        if seconds >= block_seconds / 4 or calls >= contestant.max_calls:
+            return max(1, min(contestant.max_calls, int(np.ceil(calls * block_seconds / seconds))))
+        wanted = max(2 * calls, int(calls * block_seconds / 2 / max(seconds, 1e-9)))
+        calls = min(contestant.max_calls, wanted)

@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ from .statistics import Interval
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ROOT / "outputs"
 REFERENCE = OUTPUTS / "reference"
-UNITS = ("1/s", "B/s", "s", "B", "1")  # base units only: prefixes are for people, and added when shown
+UNITS = (
+    "1/s",
+    "B/s",
+    "s",
+    "B",
+    "1",
+)  # base units only: prefixes are for people, and added when shown
 
 SCHEMA = pa.schema(
     [
@@ -50,7 +56,7 @@ class ResultError(ValueError):
 
 def new_run_id() -> str:
     """A name for a run from the time it began, UTC."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def reference_directory() -> Path | None:
@@ -85,14 +91,23 @@ class Run:
         return cls(path, notebook)
 
     def add_sample(
-        self, system: str, workload: str, params: dict, block: int, metric: str, value: float, unit: str
+        self,
+        system: str,
+        workload: str,
+        params: dict,
+        block: int,
+        metric: str,
+        value: float,
+        unit: str,
     ) -> None:
         """One measured value of one block."""
         _check(metric, value, unit)
         if not params.keys().isdisjoint(SCHEMA.names):
             raise ResultError(f"parameters have names of their own, not {', '.join(SCHEMA.names)}")
         text = json.dumps(params, sort_keys=True)
-        self.rows.append((self.directory.name, system, workload, text, block, metric, float(value), unit))
+        self.rows.append(
+            (self.directory.name, system, workload, text, block, metric, float(value), unit)
+        )
 
     def add_figure(
         self,
@@ -119,7 +134,13 @@ class Run:
     ) -> None:
         """A figure from a bootstrap interval."""
         self.add_figure(
-            name, interval.value, unit, low=interval.low, high=interval.high, n=interval.n, ceiling=ceiling
+            name,
+            interval.value,
+            unit,
+            low=interval.low,
+            high=interval.high,
+            n=interval.n,
+            ceiling=ceiling,
         )
 
     def frame(self) -> pd.DataFrame:
@@ -128,8 +149,9 @@ class Run:
 
     def table(self) -> pa.Table:
         """The samples so far."""
-        columns = list(zip(*self.rows, strict=True)) if self.rows else [[] for _ in SCHEMA]
-        return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], SCHEMA)
+        return pa.Table.from_pylist(
+            [dict(zip(SCHEMA.names, row, strict=True)) for row in self.rows], SCHEMA
+        )
 
     def save(self, servers: Iterable[dict] = ()) -> None:
         """Writes samples, figures and environment; earlier notebooks' figures in the same folder stay."""
@@ -157,7 +179,9 @@ def read_samples(directory: str | Path) -> pd.DataFrame:
     """All samples of a run, params as columns."""
     files = sorted(Path(directory).glob("samples.*.parquet"))
     tables = [pq.read_table(file, schema=SCHEMA) for file in files]
-    return expand_params(pa.concat_tables(tables).to_pandas() if tables else SCHEMA.empty_table().to_pandas())
+    return expand_params(
+        pa.concat_tables(tables).to_pandas() if tables else SCHEMA.empty_table().to_pandas()
+    )
 
 
 def expand_params(samples: pd.DataFrame) -> pd.DataFrame:

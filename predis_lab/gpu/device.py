@@ -70,9 +70,7 @@ def _memory_bandwidth(number: int) -> float | None:
 def _link(bus_id: str) -> tuple[int | None, int | None, str | None]:
     try:
         import pynvml
-    except (
-        ImportError
-    ):  # without the management library there is no telling; a cache works all the same
+    except ImportError:  # no telling without the management library; a cache works all the same
         return None, None, None
     try:
         pynvml.nvmlInit()

@@ -21,14 +21,12 @@ from .device import Device
 from .memory import Stage, download, on_device, pinned
 from .table import INT32_MAX, DeviceTable, Packed, rows_that_fit
 
-SMALL_NBYTES = (
-    2**18
-)  # a call with less traffic than this, both ways together, goes through mapped memory
+# A call with less traffic than this, both ways together, goes through mapped memory.
+SMALL_NBYTES = 2**18
 CHUNK_NBYTES = 2**29  # of records, per launch of an insert
 CHUNK_ROWS = 2**24
-SCAN_SLOTS = (
-    2**14
-)  # per step of a scan at least: a launch costs more than reading a few thousand slots
+# Per step of a scan at least: a launch costs more than reading a few thousand slots.
+SCAN_SLOTS = 2**14
 
 
 def check_device() -> None:

@@ -108,13 +108,10 @@ class Arena:
 
     def append(self, nbytes: int) -> Segment | None:
         """A fresh segment at the end of the log with room for nbytes, or None where capacity or memory ends."""
-        if nbytes <= self.segment_nbytes and self.free:
-            segment = self.free.pop()
-        else:
-            segment = self._take(max(nbytes, self.segment_nbytes))
-            if segment is None:
-                return None
-        self.segments.append(segment)
+        reused = nbytes <= self.segment_nbytes and bool(self.free)
+        segment = self.free.pop() if reused else self._take(max(nbytes, self.segment_nbytes))
+        if segment is not None:
+            self.segments.append(segment)
         return segment
 
     def _take(self, nbytes: int) -> Segment | None:

@@ -141,9 +141,8 @@ class DeviceTable:
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
         self.counters.fill(0)
         self.entries = self.tombstones = self.live_nbytes = self.max_value_nbytes = 0
-        self.uniform_nbytes: int | None = (
-            None  # the length of every value written since, where there is but one
-        )
+        # The length of every value written since, where there is but one.
+        self.uniform_nbytes: int | None = None
         self.has_expiry = False
 
     def count(self, now_ms: int) -> int:

@@ -39,12 +39,16 @@ def against(
     """Throughput of each candidate over its baseline in every cell both have; Holm over each pair's table."""
     chosen = best_transport(samples)
     tables = [
-        comparison_table(chosen, candidate=candidate, baseline=baseline, by=CELL, noise_floor=noise_floor).assign(
-            candidate=candidate, baseline=baseline
-        )
+        comparison_table(
+            chosen, candidate=candidate, baseline=baseline, by=CELL, noise_floor=noise_floor
+        ).assign(candidate=candidate, baseline=baseline)
         for candidate, baseline in pairs
     ]
-    return pd.concat([table for table in tables if len(table)], ignore_index=True) if tables else pd.DataFrame()
+    return (
+        pd.concat([table for table in tables if len(table)], ignore_index=True)
+        if tables
+        else pd.DataFrame()
+    )
 
 
 def default_pairs(samples: pd.DataFrame) -> list[tuple[str, str]]:

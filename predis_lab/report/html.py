@@ -26,7 +26,9 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
         machine=machine_rows(read_environment(directory)),
         on_gpu=bool(read_environment(directory).get("gpu")),
         outcomes=outcomes,
-        existing={outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()},
+        existing={
+            outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()
+        },
         comparisons=comparison.summary_rows(read_samples(directory)),
         figures=[figure_row(name, figure) for name, figure in sorted(figures.items())],
     )
@@ -52,7 +54,12 @@ def machine_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Recorded", environment["recorded_at"]),
         ("Commit", environment["commit"] or "not known"),
-        ("GPU", f"{gpu['name']}, driver {gpu['driver']}" if gpu else "none: Predis runs on its host table"),
+        (
+            "GPU",
+            f"{gpu['name']}, driver {gpu['driver']}"
+            if gpu
+            else "none: Predis runs on its host table",
+        ),
         ("CPU", f"{environment['cores']} cores of {environment['cpu']}"),
         ("Memory", units.format_quantity(environment["memory_nbytes"], "B")),
         ("Python", environment["python"]),

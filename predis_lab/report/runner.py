@@ -50,16 +50,22 @@ def plan(notebooks: Path, params: Path, profile: str, only: list[str] | None = N
     """
     jobs = []
     for notebook in sorted(notebooks.glob(NUMBERED)):
-        if only and not any(notebook.stem == name or notebook.stem.startswith(f"{name}_") for name in only):
+        if only and not any(
+            notebook.stem == name or notebook.stem.startswith(f"{name}_") for name in only
+        ):
             continue
         file = params / f"{notebook.stem}.{profile}.yaml"
         if not file.exists():
-            raise ParameterError(f"{notebook.stem} has no parameters for the profile {profile!r}: {file}")
+            raise ParameterError(
+                f"{notebook.stem} has no parameters for the profile {profile!r}: {file}"
+            )
         parameters = yaml.safe_load(file.read_text()) or {}
         check_parameters(notebook, parameters, file)
         jobs.append(Job(notebook, parameters))
     if not jobs:
-        raise ParameterError(f"no notebook in {notebooks} is called {' or '.join(only or [NUMBERED])}")
+        raise ParameterError(
+            f"no notebook in {notebooks} is called {' or '.join(only or [NUMBERED])}"
+        )
     return jobs
 
 
@@ -100,7 +106,10 @@ def execute(jobs: list[Job], directory: Path) -> list[Outcome]:
         except Exception:  # noqa: BLE001 - a kernel that dies must not take the other notebooks along
             error = traceback.format_exc(limit=1)
         outcomes.append(Outcome(name, time.monotonic() - began, error))
-        print(f"[{number}/{len(jobs)}] {name}: {error or 'done'}, {outcomes[-1].seconds:.0f} s", flush=True)
+        print(
+            f"[{number}/{len(jobs)}] {name}: {error or 'done'}, {outcomes[-1].seconds:.0f} s",
+            flush=True,
+        )
     return outcomes
 
 

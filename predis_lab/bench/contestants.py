@@ -1,0 +1,229 @@
+"""One adapter per system: the same keys asked of Predis, Redis and Valkey, each in its own best way.
+
+Every function gives the contestants for one cell of a comparison: reading, writing or deleting `n` keys a call.
+Batches are made beforehand in the form each system takes them, and rotate, so that no call repeats the one before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..client import Predis
+from .harness import Contestant
+from .servers import Server
+from .workloads import Records
+
+BATCHES = 16  # that rotate
+SINGLES = 1024  # keys that rotate where a call carries one
+POOL_ROWS = 4_000_000  # in all batches of a cell together
+PIPELINE_MAX = 10_000  # keys: redis-py's pipeline holds every command and answer in memory
+LOAD_KEYS = 10_000  # per MSET while a server is filled
+
+
+class WrongAnswerError(AssertionError):
+    """A system's answer differs from the records it was filled with."""
+
+
+def backend_of(cache: Predis) -> str:
+    """ "cuda" or "host": what a figure of this cache is a figure of."""
+    return cache.info("server")["backend"]
+
+
+def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
+    """Empties every system and fills it with the records. A server that is not ours is never emptied."""
+    cache.flushdb()
+    cache.insert(records.keys, records.values).raise_for_status()
+    for server in servers:
+        client = server.client()
+        if server.ours:
+            client.flushdb()
+        for start in range(0, len(records), LOAD_KEYS):
+            piece = slice(start, start + LOAD_KEYS)
+            client.mset(_mapping(records.keys[piece], records.values[piece]))
+        client.close()
+
+
+def reading(
+    cache: Predis, servers: Sequence[Server], records: Records, n: int, *, seed: int
+) -> list[Contestant]:
+    """n keys a call, all present: GET or MGET, pipelined GETs, lists and columns of Predis."""
+    columns = [records.keys.take(rows) for rows in _row_batches(len(records), n, seed)]
+    lists = [column.to_pylist() for column in columns]
+    expected = records.values.take(pc.index_in(columns[0], records.keys)).to_pylist()
+    predis = f"predis-{backend_of(cache)}"
+    found: list[Contestant] = []
+
+    def enter(system: str, ask: Callable[[Any], Any], batches: list) -> None:
+        check = _expecting(system, lambda: _as_list(ask(batches[0])), expected)
+        found.append(Contestant(system, _rotating(ask, batches), n, check))
+
+    if n == 1:
+        singles = [batch[0] for batch in lists]
+        enter(f"{predis} lists", cache.get, singles)
+    else:
+        enter(f"{predis} lists", cache.mget, lists)
+    enter(f"{predis} columns", cache.find, columns)
+    for server, transport, client in _clients(servers):
+        name = server.name
+        if n == 1:
+            enter(f"{name} get {transport}", client.get, singles)
+            continue
+        enter(f"{name} mget {transport}", client.mget, lists)
+        if n <= PIPELINE_MAX and name == "redis":
+            enter(
+                f"{name} pipeline {transport}",
+                _pipelined(client, "get"),
+                [[(key,) for key in b] for b in lists],
+            )
+    return found
+
+
+def writing(
+    cache: Predis, servers: Sequence[Server], records: Records, n: int, *, seed: int
+) -> list[Contestant]:
+    """n records a call, keys present: SET or MSET, pipelined SETs, lists and columns of Predis."""
+    batches = _row_batches(len(records), n, seed)
+    columns = [(records.keys.take(rows), records.values.take(rows)) for rows in batches]
+    mappings = [_mapping(*column) for column in columns]
+    predis = f"predis-{backend_of(cache)}"
+    found: list[Contestant] = []
+
+    def enter(
+        system: str, put: Callable[[Any], Any], batches: list, read: Callable[[list], Any]
+    ) -> None:
+        def wrote() -> list:
+            put(batches[0])
+            return _as_list(read(list(mappings[0])))
+
+        check = _expecting(system, wrote, list(mappings[0].values()))
+        found.append(Contestant(system, _rotating(put, batches), n, check))
+
+    def put_columns(column: tuple[pa.Array, pa.Array]) -> None:
+        cache.insert(*column)
+
+    singles = [next(iter(mapping.items())) for mapping in mappings]
+    if n == 1:
+        enter(f"{predis} lists", _single_set(cache), singles, cache.mget)
+    else:
+        enter(f"{predis} lists", cache.mset, mappings, cache.mget)
+    enter(f"{predis} columns", put_columns, columns, cache.mget)
+    for server, transport, client in _clients(servers):
+        name = server.name
+        if n == 1:
+            enter(f"{name} set {transport}", _single_set(client), singles, client.mget)
+            continue
+        enter(f"{name} mset {transport}", client.mset, mappings, client.mget)
+        if n <= PIPELINE_MAX and name == "redis":
+            items = [list(mapping.items()) for mapping in mappings]
+            enter(f"{name} pipeline {transport}", _pipelined(client, "set"), items, client.mget)
+    return found
+
+
+def deleting(
+    cache: Predis, servers: Sequence[Server], records: Records, n: int, *, seed: int
+) -> list[Contestant]:
+    """n keys a call, present once: DEL, lists and columns of Predis. They are put back before each block."""
+    most = min(len(records) // n, max(64, 20_000 // n))
+    rows = np.random.default_rng((seed, n)).permutation(len(records))[: most * n].reshape(most, n)
+    taken = pa.array(rows.reshape(-1))
+    keys, values = records.keys.take(taken), records.values.take(taken)
+    columns = [keys[i * n : (i + 1) * n] for i in range(most)]
+    lists = [column.to_pylist() for column in columns]
+    mapping = _mapping(keys, values)
+    predis = f"predis-{backend_of(cache)}"
+    found: list[Contestant] = []
+
+    def enter(
+        system: str, remove: Callable[[Any], Any], batches: list, put_back: Callable[[], Any]
+    ) -> None:
+        turn: Iterator = iter(())
+
+        def prepare() -> None:
+            nonlocal turn
+            put_back()
+            turn = iter(batches)
+
+        def check() -> None:
+            prepare()
+            if [int(np.sum(remove(batches[0]))), int(np.sum(remove(batches[0])))] != [n, 0]:
+                raise WrongAnswerError(f"{system} did not delete {n} keys once")
+
+        found.append(Contestant(system, lambda: remove(next(turn)), n, check, prepare, most))
+
+    def in_one_command(delete: Callable) -> Callable[[list], int]:
+        return lambda batch: delete(*batch)
+
+    enter(
+        f"{predis} lists", in_one_command(cache.delete), lists, lambda: cache.insert(keys, values)
+    )
+    enter(f"{predis} columns", cache.erase, columns, lambda: cache.insert(keys, values))
+    for server, transport, client in _clients(servers):
+        put_back = lambda client=client: client.mset(mapping)  # noqa: E731
+        enter(f"{server.name} del {transport}", in_one_command(client.delete), lists, put_back)
+    return found
+
+
+def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:
+    """Batches of n row numbers, distinct within a batch, in another order in each."""
+    if n > records:
+        raise ValueError(f"a batch of {n} distinct keys needs as many records, not {records}")
+    generator = np.random.default_rng((seed, n))
+    count = min(SINGLES, records) if n == 1 else max(2, min(BATCHES, POOL_ROWS // n))
+    if count * n <= records:
+        rows = generator.permutation(records)[: count * n].reshape(count, n)
+    else:
+        rows = np.stack([generator.permutation(records)[:n] for _ in range(count)])
+    return [pa.array(batch) for batch in rows]
+
+
+def _clients(servers: Sequence[Server]) -> Iterator[tuple[Server, str, Any]]:
+    for server in servers:
+        # The second peer is measured over one transport: enough to see whether it changes the picture.
+        for transport in server.transports if server.name == "redis" else server.transports[:1]:
+            yield server, transport, server.client(transport)
+
+
+def _rotating(call: Callable[[Any], Any], batches: list) -> Callable[[], Any]:
+    turn = itertools.cycle(batches).__next__
+    return lambda: call(turn())
+
+
+def _single_set(store: Any) -> Callable[[tuple[bytes, bytes]], Any]:
+    return lambda record: store.set(*record)
+
+
+def _pipelined(client: Any, command: str) -> Callable[[list[tuple]], list]:
+    def send(arguments: list[tuple]) -> list:
+        pipeline = client.pipeline(transaction=False)
+        queue = getattr(pipeline, command)
+        for argument in arguments:
+            queue(*argument)
+        return pipeline.execute()
+
+    return send
+
+
+def _mapping(keys: pa.Array, values: pa.Array) -> dict[bytes, bytes]:
+    return dict(zip(keys.to_pylist(), values.to_pylist(), strict=True))
+
+
+def _as_list(answer: Any) -> list:
+    if isinstance(answer, pa.Array):
+        return answer.to_pylist()
+    return answer if isinstance(answer, list) else [answer]
+
+
+def _expecting(system: str, ask: Callable[[], list], expected: list) -> Callable[[], None]:
+    def check() -> None:
+        if ask() != expected:
+            raise WrongAnswerError(
+                f"{system} answers something else than the records it was filled with"
+            )
+
+    return check
