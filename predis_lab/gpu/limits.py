@@ -7,6 +7,11 @@ from typing import Any
 from . import kernels
 
 
+ACCESSES_PER_THREAD = 4  # touch and two_hops do any number; this many fill the device well
+LANES_PER_HOP = 4
+UNLIKELY = 0x9E3779B9  # what the exclusive-or of 16 bytes read must not be; of zeros it is 0
+
+
 def empty() -> None:
     """A launch of nothing."""
     kernels.function("limits", "empty")((1,), (32,), ())
@@ -28,10 +33,18 @@ def gather(records: Any, record_nbytes: int, places: Any, out: Any) -> None:
 
 def touch(records: Any, record_nbytes: int, places: Any, sink: Any) -> None:
     """Reads record places[i] for every i and writes nothing. sink: uint32 (1,)."""
-    n = len(places)
-    source = kernels.address(records, "u1", record_nbytes)
-    arguments = (source, _pieces(record_nbytes), kernels.address(places, "u4", n), n, 0)
-    kernels.launch("limits", "touch", n, *arguments, kernels.address(sink, "u4", 1))
+    n, pieces = len(places), _pieces(record_nbytes)
+    kernels.launch(
+        "limits",
+        "touch",
+        -(-n * pieces // ACCESSES_PER_THREAD),
+        kernels.address(records, "u1", record_nbytes),
+        pieces,
+        kernels.address(places, "u4", n),
+        n,
+        UNLIKELY,
+        kernels.address(sink, "u4", 1),
+    )
 
 
 def two_hops(buckets: Any, records: Any, places: Any, sink: Any) -> None:
@@ -40,12 +53,12 @@ def two_hops(buckets: Any, records: Any, places: Any, sink: Any) -> None:
     kernels.launch(
         "limits",
         "two_hops",
-        n,
+        -(-n * LANES_PER_HOP // ACCESSES_PER_THREAD),
         kernels.address(buckets, "u4", 8),
         kernels.address(records, "u1", 64),
         kernels.address(places, "u4", n),
         n,
-        0,
+        UNLIKELY,
         kernels.address(sink, "u4", 1),
     )
 
