@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..client import Predis
-from .harness import Contestant
+from .harness import ALL_BLOCKS, Contestant, measure
+from .results import Run
 from .servers import Server
+from .statistics import noise_floor
 from .workloads import Records
 
 BATCHES = 16  # that rotate
@@ -47,6 +50,45 @@ def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
             piece = slice(start, start + LOAD_KEYS)
             client.mset(_mapping(records.keys[piece], records.values[piece]))
         client.close()
+
+
+def measure_records(
+    run: Run,
+    cache: Predis,
+    servers: Sequence[Server],
+    records: Records,
+    workloads: Sequence[str],
+    keys: Sequence[int],
+    *,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Fills every system with the records and measures each workload at each number of keys a call.
+
+    workloads:  of "get", "set", "delete"
+    options:    blocks, block_seconds, progress; see `harness.measure`
+    """
+    load(cache, servers, records)
+    value_nbytes = round(records.describe()["value_nbytes_mean"])
+    for workload in workloads:
+        for n in keys:
+            contestants = WORKLOADS[workload](cache, servers, records, n, seed=seed)
+            params = {"records": records.name, "keys": n, "value_nbytes": value_nbytes}
+            measure(contestants, run=run, workload=workload, params=params, seed=seed, **options)
+
+
+def measure_noise(
+    run: Run, contestants: Sequence[Contestant], *, seed: int, **options: Any
+) -> float:
+    """The noise floor: each contestant against itself, under two names; the largest difference, added to the run."""
+    twins = [replace(c, system=f"{side}: {c.system}") for c in contestants for side in "AB"]
+    measure(twins, run=run, workload="a/a", params={}, seed=seed, **options)
+    samples = run.frame()
+    rates = samples[(samples["workload"] == "a/a") & (samples["metric"] == "throughput")]
+    sides = {system: group["value"].to_numpy() for system, group in rates.groupby("system")}
+    floor = max(noise_floor(sides[f"A: {c.system}"], sides[f"B: {c.system}"]) for c in contestants)
+    run.add_sample("machine", "a/a", {}, ALL_BLOCKS, "noise_floor", floor, "1")
+    return floor
 
 
 def reading(
@@ -167,6 +209,9 @@ def deleting(
         put_back = lambda client=client: client.mset(mapping)  # noqa: E731
         enter(f"{server.name} del {transport}", in_one_command(client.delete), lists, put_back)
     return found
+
+
+WORKLOADS = {"get": reading, "set": writing, "delete": deleting}
 
 
 def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from ..errors import DeviceUnavailable
+
 PACKAGES = (
     "cupy-cuda12x",
     "cupy-cuda13x",
@@ -42,6 +44,17 @@ def describe_machine() -> dict[str, Any]:
         "memory_nbytes": psutil.virtual_memory().total,
         "gpu": describe_gpu(),
     }
+
+
+def device_answers() -> bool:
+    """Whether there is a CUDA device that this Python can use."""
+    try:
+        from ..gpu.engine import check_device
+
+        check_device()
+    except (ImportError, DeviceUnavailable):
+        return False
+    return True
 
 
 def describe_gpu() -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ from .statistics import Comparison, compare, judge
 
 # A percentile needs this many calls in its block: ten beyond it, lest it be the maximum under another name.
 PERCENTILES = {"p50": (50.0, 20), "p95": (95.0, 200), "p99": (99.0, 1000), "p99.9": (99.9, 10_000)}
+POOLED = [f"pooled_latency_{name}" for name in PERCENTILES]
+ALL_BLOCKS = -1  # the block number of what describes all blocks together
 LONGEST_NS = 60 * 10**9
 MAX_CALLS = (
     200_000  # per block, whatever the clock says: their latencies are kept until the block is over
@@ -54,13 +56,14 @@ def measure(
     blocks: int,
     block_seconds: float,
     seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
+    progress: Callable[[float], object] = lambda _: None,
 ) -> dict[str, HdrHistogram]:
     """Runs `blocks` blocks of each contestant and adds their samples to the run.
 
-    Metrics per block: throughput (1/s, operations), latency_mean and latency_<percentile> (s, per call).
-    progress:  called after each round
-    returns:   by system, a histogram of all calls in ns. It describes; tests and intervals use blocks.
+    Metrics per block: throughput (1/s, operations), latency_mean and latency_<percentile> (s, per call). Over all
+    blocks together: pooled_latency_<percentile>, which describes; tests and intervals use blocks.
+    progress:  called after each block with its share of a round
+    returns:   by system, a histogram of all calls in ns
     """
     for contestant in contestants:
         if contestant.check is not None:
@@ -87,7 +90,7 @@ def measure(
                         f"latency_{name}", histogram.get_value_at_percentile(percentile) * 1e-9, "s"
                     )
             histograms[contestant.system].add(histogram)
-        progress()
+            progress(1 / len(contestants))
     return histograms
 
 

@@ -18,6 +18,35 @@ from .results import Run
 from .statistics import Interval, median_interval
 
 RECORD_SIZES = (64, 128, 256, 1024, 4096)
+TOUCH_SIZES = (32, 64)
+
+# What each limit is, by name, in the order they are shown in.
+HOST = {
+    "host_copy": "copy, one core",
+    "host_gather_64": "random gather of 64 B, one core",
+    "host_dict": "lookups in a Python dict",
+    "host_pack": "list of 16 B keys to an Arrow column",
+    "host_unpack": "Arrow column to a list",
+}
+MEMORY = {
+    "limit_copy": "copy, read + write",
+    **{f"limit_gather_{size}": f"random gather of {size} B records" for size in RECORD_SIZES},
+    **{f"limit_touch_{size}": f"random read of {size} B" for size in TOUCH_SIZES},
+    "limit_two_hops": "two dependent hops: 32 B, then 64 B",
+    "limit_swap": "random 64-bit compare-and-swap",
+}
+LINK = {
+    "limit_h2d_pinned": "upload from pinned memory",
+    "limit_d2h_pinned": "download to pinned memory",
+    "limit_both_pinned": "both at once, summed",
+    "limit_h2d_pageable": "upload from pageable memory",
+    "limit_d2h_pageable": "download to pageable memory",
+    "limit_zero_copy_64": "random reads of 64 B in host memory",
+}
+LAUNCH = {
+    "limit_launch": "launch of nothing, and waiting for it",
+    "limit_graph_launch": "the same as a captured graph",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +63,10 @@ class Limit:
     def interval(self) -> Interval:
         """The median with its interval."""
         return median_interval(self.values)
+
+
+def _limit(name: str, values: list[float], unit: str, theory: float | None = None) -> Limit:
+    return Limit(name, (HOST | MEMORY | LINK | LAUNCH)[name], values, unit, theory)
 
 
 def record(run: Run, limits: list[Limit], params: dict) -> None:
@@ -65,16 +98,15 @@ def host_limits(nbytes: int, repeats: int) -> list[Limit]:
     pack = _seconds(lambda _: pa.array(keys, pa.binary()), repeats)
     unpack = _seconds(lambda _: column.to_pylist(), repeats)
     return [
-        Limit("host_copy", "copy, one core", [nbytes / s for s in copy], "B/s"),
-        Limit("host_gather_64", "random gather of 64 B, one core", [n / s for s in gather], "1/s"),
-        Limit("host_dict", "lookups in a Python dict", [len(wanted) / s for s in lookups], "1/s"),
-        Limit(
+        _limit("host_copy", [nbytes / s for s in copy], "B/s"),
+        _limit("host_gather_64", [n / s for s in gather], "1/s"),
+        _limit("host_dict", [len(wanted) / s for s in lookups], "1/s"),
+        _limit(
             "host_pack",
-            "list of 16 B keys to an Arrow column",
             [len(keys) / s for s in pack],
             "1/s",
         ),
-        Limit("host_unpack", "Arrow column to a list", [len(keys) / s for s in unpack], "1/s"),
+        _limit("host_unpack", [len(keys) / s for s in unpack], "1/s"),
     ]
 
 
@@ -89,10 +121,24 @@ def device_limits(nbytes: int, rows: int, repeats: int) -> list[Limit]:
     return [
         _copy(source, repeats, memory),
         *(_gather(source, size, rows, repeats, memory) for size in RECORD_SIZES),
-        *(_touch(source, size, rows, repeats, memory) for size in (32, 64)),
+        *(_touch(source, size, rows, repeats, memory) for size in TOUCH_SIZES),
         _two_hops(source, rows, repeats, memory),
         _swap(source, rows, repeats),
     ]
+
+
+def lookup_ceilings(nbytes: int, rows: int, repeats: int) -> tuple[float, float]:
+    """Rates (1/s) of the accesses of a lookup alone: of a key that is there, and of one that is not.
+
+    nbytes: of all records together; rows: lookups per launch
+    """
+    import cupy
+
+    source = cupy.zeros(nbytes, np.uint8)
+    hit, miss = _two_hops(source, rows, repeats, None), _touch(source, 32, rows, repeats, None)
+    del source
+    cupy.get_default_memory_pool().free_all_blocks()
+    return hit.interval.value, miss.interval.value
 
 
 def _copy(source: Any, repeats: int, memory: float | None) -> Limit:
@@ -102,7 +148,7 @@ def _copy(source: Any, repeats: int, memory: float | None) -> Limit:
     target = cupy.empty_like(half)
     seconds = _device_seconds(lambda _: cupy.copyto(target, half), repeats)
     values = [2 * half.nbytes / s for s in seconds]
-    return Limit("limit_copy", "copy, read + write", values, "B/s", memory)
+    return _limit("limit_copy", values, "B/s", memory)
 
 
 def _gather(source: Any, size: int, rows: int, repeats: int, memory: float | None) -> Limit:
@@ -114,8 +160,7 @@ def _gather(source: Any, size: int, rows: int, repeats: int, memory: float | Non
     places, out = _places(len(source) // size, n), cupy.empty(n * size, np.uint8)
     seconds = _device_seconds(lambda i: launch.gather(source, size, places[i % 3], out), repeats)
     theory = memory and memory / (2 * size + 4)  # read, written, and the place
-    label = f"random gather of {size} B records"
-    return Limit(f"limit_gather_{size}", label, [n / s for s in seconds], "1/s", theory)
+    return _limit(f"limit_gather_{size}", [n / s for s in seconds], "1/s", theory)
 
 
 def _touch(source: Any, size: int, rows: int, repeats: int, memory: float | None) -> Limit:
@@ -126,8 +171,7 @@ def _touch(source: Any, size: int, rows: int, repeats: int, memory: float | None
     places, sink = _places(len(source) // size, rows), cupy.zeros(1, np.uint32)
     seconds = _device_seconds(lambda i: launch.touch(source, size, places[i % 3], sink), repeats)
     theory = memory and memory / (size + 4)
-    label = f"random read of {size} B"
-    return Limit(f"limit_touch_{size}", label, [rows / s for s in seconds], "1/s", theory)
+    return _limit(f"limit_touch_{size}", [rows / s for s in seconds], "1/s", theory)
 
 
 def _two_hops(source: Any, rows: int, repeats: int, memory: float | None) -> Limit:
@@ -142,8 +186,7 @@ def _two_hops(source: Any, rows: int, repeats: int, memory: float | None) -> Lim
         lambda i: launch.two_hops(index, source, places[i % 3], sink), repeats
     )
     theory = memory and memory / (32 + 64 + 4)
-    label = "two dependent hops: 32 B, then 64 B"
-    return Limit("limit_two_hops", label, [rows / s for s in seconds], "1/s", theory)
+    return _limit("limit_two_hops", [rows / s for s in seconds], "1/s", theory)
 
 
 def _swap(source: Any, rows: int, repeats: int) -> Limit:
@@ -152,7 +195,7 @@ def _swap(source: Any, rows: int, repeats: int) -> Limit:
     slots = source[: len(source) // 8 * 8].view(np.uint64)
     places = _places(len(slots), rows)
     seconds = _device_seconds(lambda i: launch.swap(slots, places[i % 3]), repeats)
-    return Limit("limit_swap", "random 64-bit compare-and-swap", [rows / s for s in seconds], "1/s")
+    return _limit("limit_swap", [rows / s for s in seconds], "1/s")
 
 
 def link_limits(nbytes: int, repeats: int) -> list[Limit]:
@@ -192,32 +235,28 @@ def link_limits(nbytes: int, repeats: int) -> list[Limit]:
     paged_up = _seconds(lambda _: first.set(pageable), repeats)
     paged_down = _seconds(lambda _: second.get(out=pageable), repeats)
     return [
-        Limit("limit_h2d_pinned", "upload from pinned memory", timed(upload), "B/s", theory),
-        Limit("limit_d2h_pinned", "download to pinned memory", timed(download), "B/s", theory),
-        Limit(
+        _limit("limit_h2d_pinned", timed(upload), "B/s", theory),
+        _limit("limit_d2h_pinned", timed(download), "B/s", theory),
+        _limit(
             "limit_both_pinned",
-            "both at once, summed",
             timed(upload, download),
             "B/s",
             theory and 2 * theory,
         ),
-        Limit(
+        _limit(
             "limit_h2d_pageable",
-            "upload from pageable memory",
             [nbytes / s for s in paged_up],
             "B/s",
             theory,
         ),
-        Limit(
+        _limit(
             "limit_d2h_pageable",
-            "download to pageable memory",
             [nbytes / s for s in paged_down],
             "B/s",
             theory,
         ),
-        Limit(
+        _limit(
             "limit_zero_copy_64",
-            "random reads of 64 B in host memory",
             [n / s for s in zero_copy],
             "1/s",
             theory and theory / size,
@@ -248,12 +287,8 @@ def _latencies(empty: Callable[[], None], repeats: int) -> list[Limit]:
         replayed = _seconds(replay_and_wait, 200 * repeats)
     # Single calls are no replicates; the median of each two hundred is one.
     return [
-        Limit(
-            "limit_launch", "launch of nothing, and waiting for it", _medians(alone, repeats), "s"
-        ),
-        Limit(
-            "limit_graph_launch", "the same as a captured graph", _medians(replayed, repeats), "s"
-        ),
+        _limit("limit_launch", _medians(alone, repeats), "s"),
+        _limit("limit_graph_launch", _medians(replayed, repeats), "s"),
     ]
 
 

@@ -103,19 +103,25 @@ class Server:
             self._supervisor = None
 
 
+def start(name: str, url: str | None = None, *, io_threads: int = 1) -> Server:
+    """ "redis" or "valkey", running: at `url` or $PREDIS_REDIS_URL or $PREDIS_VALKEY_URL, else the program on the
+    PATH, else the embedded wheel's. `close` stops what was started here, and so does the end of this process.
+    """
+    url = url or os.environ.get(f"PREDIS_{name.upper()}_URL")
+    return _at(url, name) if url else _start(name, io_threads)
+
+
 @contextlib.contextmanager
 def redis_server(url: str | None = None, *, io_threads: int = 1) -> Iterator[Server]:
-    """Redis: at `url` or $PREDIS_REDIS_URL, else `redis-server` on the PATH, else the embedded wheel."""
-    url = url or os.environ.get("PREDIS_REDIS_URL")
-    with contextlib.closing(_at(url, "redis") if url else _start("redis", io_threads)) as server:
+    """A Redis for the length of a `with`; see `start`."""
+    with contextlib.closing(start("redis", url, io_threads=io_threads)) as server:
         yield server
 
 
 @contextlib.contextmanager
 def valkey_server(url: str | None = None, *, io_threads: int = 1) -> Iterator[Server]:
-    """Valkey: at `url` or $PREDIS_VALKEY_URL, else `valkey-server` on the PATH, else the embedded wheel."""
-    url = url or os.environ.get("PREDIS_VALKEY_URL")
-    with contextlib.closing(_at(url, "valkey") if url else _start("valkey", io_threads)) as server:
+    """A Valkey for the length of a `with`; see `start`."""
+    with contextlib.closing(start("valkey", url, io_threads=io_threads)) as server:
         yield server
 
 

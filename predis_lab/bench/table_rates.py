@@ -18,13 +18,13 @@ from ..gpu.memory import on_device
 from ..gpu.table import DeviceTable
 from ..table import NEVER, Status
 from .contestants import WrongAnswerError
-from .limits import Limit, event_seconds
+from .limits import Limit, event_seconds, lookup_ceilings
 
 KEY_NBYTES, VALUE_NBYTES, RECORD_NBYTES = 16, 64, 96  # a record with its header
 NOW_MS = 1
 # Odd multipliers: a bijection of the numbers, so that distinct records have distinct keys.
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9)
-_RATES = {
+RATES = {
     "find_64v": "find and copy, all there",
     "find_miss": "find, none there",
     "contains": "contains, all there",
@@ -35,7 +35,8 @@ _RATES = {
 
 
 def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> list[Limit]:
-    """Rates (1/s, keys) of the device table's verbs, one value per repeat.
+    """Rates (1/s, keys) of the device table's verbs, one value per repeat; for lookups beside the rate of the same
+    accesses with nothing else to do.
 
     records:  in the table throughout, at load factor 0.8
     batch:    keys a call, at most as many as records
@@ -46,12 +47,14 @@ def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> lis
     free = cupy.cuda.runtime.memGetInfo()[0]
     if capacity + 2 * (KEY_NBYTES + VALUE_NBYTES) * records > free:
         raise MemoryError(f"{records:,} records need {capacity:,} bytes, and {free:,} are free")
+    hit, miss = lookup_ceilings(RECORD_NBYTES * records // 64 * 64, batch, repeats)
+    ceilings = {"find_64v": hit, "find_miss": miss}
     table = DeviceTable(capacity)
     everything = cupy.arange(records, dtype=np.uint64)
     _expect(_insert(table, _keys(everything), _values(everything)), Status.STORED)
     del everything
     generator = cupy.random.RandomState(seed)
-    seconds: dict[str, list[float]] = {name: [] for name in _RATES}
+    seconds: dict[str, list[float]] = {name: [] for name in RATES}
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         answer, took = event_seconds(call, table, *arguments)
@@ -73,8 +76,8 @@ def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> lis
         _expect(timed("insert_64v", _insert, keys, values), Status.STORED)
     table.clear()
     return [
-        Limit(name, label, [batch / s for s in seconds[name][1:]], "1/s")
-        for name, label in _RATES.items()
+        Limit(name, label, [batch / s for s in seconds[name][1:]], "1/s", ceilings.get(name))
+        for name, label in RATES.items()
     ]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from . import kernels
 
-
 ACCESSES_PER_THREAD = 4  # touch and two_hops do any number; this many fill the device well
 LANES_PER_HOP = 4
 UNLIKELY = 0x9E3779B9  # what the exclusive-or of 16 bytes read must not be; of zeros it is 0

@@ -1,0 +1,243 @@
+"""The figures: one style, one function a figure. Called by notebooks and README; reads samples and figures only.
+
+Every system has one colour, marker and name everywhere. The colours are Okabe and Ito's, told apart by readers of any
+colour vision; markers and labels tell them apart in print.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from ..bench.harness import POOLED
+from ..bench.statistics import median_interval
+from . import units
+from .comparison import best_transport
+
+INK, SOFT, LINE = "#1b2330", "#5a6676", "#dde2e9"
+# Colour and marker by who answers, and by how it is asked.
+_LOOKS = {
+    "predis columns": ("#0072B2", "o", "Predis, columns"),
+    "predis lists": ("#56B4E9", "s", "Predis, lists"),
+    "redis command": ("#D55E00", "^", "Redis, one command"),
+    "redis pipeline": ("#E69F00", "v", "Redis, pipeline"),
+    "valkey command": ("#8A6FA8", "D", "Valkey, one command"),
+}
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "semibold",
+    "axes.titlepad": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "savefig.bbox": "tight",
+}
+
+
+def look(system: str) -> tuple[str, str, str]:
+    """Colour, marker and name of a system."""
+    who, *how = system.split(" ")
+    who = who.split("-")[0]
+    way = how[0] if how and how[0] in ("columns", "lists", "pipeline") else "command"
+    return _LOOKS[f"{who} {way}"]
+
+
+def rates_by_keys(samples: pd.DataFrame, workload: str, records: str) -> Figure:
+    """Operations per second against keys a call, both logarithmic; one line a system, bars are 95 % intervals."""
+    chosen = best_transport(samples)
+    chosen = chosen[(chosen["workload"] == workload) & (chosen["records"] == records)]
+    figure, axes = _new(f"{workload.upper()}, records of {records}")
+    _lines(axes, chosen, "keys")
+    axes.set(xlabel="keys a call", ylabel="operations per second")
+    _quantities(axes, "y", "1/s")
+    _counts(axes)
+    return figure
+
+
+def rates_by_size(samples: pd.DataFrame, workload: str, keys: int) -> Figure:
+    """Operations per second against bytes a value, both logarithmic."""
+    chosen = best_transport(samples[samples["value_nbytes"].notna()])
+    chosen = chosen[(chosen["workload"] == workload) & (chosen["keys"] == keys)]
+    figure, axes = _new(f"{workload.upper()}, {keys:,} keys a call")
+    _lines(axes, chosen, "value_nbytes")
+    axes.set(xlabel="bytes a value", ylabel="operations per second")
+    _quantities(axes, "y", "1/s")
+    _counts(axes)
+    return figure
+
+
+def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> Figure:
+    """Latency of a call by percentile, one row a system, over all of its calls; none beyond what their number allows."""
+    chosen = best_transport(samples)
+    cell = (chosen["workload"] == workload) & (chosen["records"] == records)
+    chosen = chosen[cell & (chosen["keys"] == keys)]
+    pooled = chosen[chosen["metric"].isin(POOLED)]
+    table = pooled.pivot(index="system", columns="metric", values="value").reindex(columns=POOLED)
+    order = table[POOLED[0]].sort_values(ascending=False).index
+    figure, axes = _new(
+        f"{workload.upper()}, {keys:,} keys a call: latency", len(order) * 0.6 + 1.6
+    )
+    for row, system in enumerate(order):
+        colour, _, name = look(system)
+        points = table.loc[system].dropna()
+        axes.plot(points, [row] * len(points), color=colour, linewidth=2, alpha=0.35)
+        for percentile, value in points.items():
+            axes.plot(value, row, "o", color=colour, markersize=6)
+            text = str(percentile).removeprefix("pooled_latency_")
+            axes.annotate(
+                text, (value, row), (0, 7), textcoords="offset points", fontsize=8, ha="center"
+            )
+        axes.annotate(name, (0, row), (-8, 0), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", va="center", color=INK)  # fmt: skip
+    axes.set(xscale="log", xlabel="seconds a call", ylim=(-0.6, len(order) - 0.3), yticks=[])
+    axes.margins(x=0.08)
+    axes.grid(False, axis="y")
+    _quantities(axes, "x", "s")
+    return figure
+
+
+def ratios(table: pd.DataFrame, title: str) -> Figure:
+    """Predis over Redis against keys a call, from `comparison.against`; hollow where no difference is claimed."""
+    figure, axes = _new(title)
+    axes.axhline(1, color=INK, linewidth=1.2)
+    for (candidate, way), rows in table.assign(way=table["baseline"].map(_way)).groupby(
+        ["candidate", "way"], sort=False
+    ):
+        rows = rows.sort_values("keys")
+        colour, marker, name = look(str(candidate))
+        style = "--" if way == "pipeline" else "-"
+        axes.plot(rows["keys"], rows["ratio"], style, color=colour, linewidth=1.6,
+                  label=f"{name} / Redis, {'pipeline' if way == 'pipeline' else 'one command'}")  # fmt: skip
+        axes.vlines(rows["keys"], rows["low"], rows["high"], color=colour, linewidth=1.6)
+        for row in rows.itertuples():
+            claimed = row.verdict in ("faster", "slower")
+            face = colour if claimed else "white"
+            axes.plot(row.keys, row.ratio, marker, color=colour, markerfacecolor=face, markersize=6)
+    axes.set(yscale="log", xscale="log", xlabel="keys a call", ylabel="times Redis's rate")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    _counts(axes)
+    _legend(axes)
+    return figure
+
+
+def shares(figures: dict[str, dict[str, Any]], names: dict[str, str], title: str) -> Figure:
+    """Bars: each figure as a share of its ceiling, with its value. names: figure id -> label."""
+    rows = [(label, figures[name]) for name, label in names.items() if name in figures]
+    figure, axes = _new(title, 0.42 * len(rows) + 1.2)
+    for at, (_, entry) in enumerate(reversed(rows)):
+        share = entry["value"] / entry["ceiling"]
+        axes.barh(at, 1, height=0.62, color=LINE, alpha=0.6)
+        axes.barh(at, share, height=0.62, color="#0072B2")
+        text = f"{units.format_quantity(entry['value'], entry['unit'])} · {share:.0%}"
+        inside = share > 0.4
+        axes.annotate(text, (share, at), (-6 if inside else 6, 0), textcoords="offset points",
+                      ha="right" if inside else "left", va="center",
+                      color="white" if inside else INK, fontsize=9)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)], color=INK)
+    axes.set(xlim=(0, 1.02), xlabel="share of what the hardware's own numbers promise")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    axes.grid(False, axis="y")
+    return figure
+
+
+def bars(
+    figures: dict[str, dict[str, Any]], names: dict[str, str], title: str, unit: str
+) -> Figure:
+    """Bars: figures of one unit with their intervals; a tick marks a ceiling where there is one."""
+    rows = [(label, figures[name]) for name, label in names.items() if name in figures]
+    figure, axes = _new(title, 0.42 * len(rows) + 1.2)
+    for at, (_, entry) in enumerate(reversed(rows)):
+        value, low, high = entry["value"], entry["low"], entry["high"]
+        axes.barh(at, value, height=0.62, color="#0072B2")
+        axes.hlines(at, low, high, color=INK, linewidth=1.6)
+        ceiling = entry.get("ceiling")
+        if ceiling:
+            axes.vlines(ceiling, at - 0.36, at + 0.36, color="#D55E00", linewidth=2.4)
+        axes.annotate(units.format_quantity(value, unit), (high, at), (6, 0),
+                      textcoords="offset points", va="center", color=INK, fontsize=9)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)], color=INK)
+    axes.margins(x=0.14)
+    axes.set(xlim=(0, None))
+    axes.grid(False, axis="y")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _quantity(value, unit)))
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """The figure as SVG (or what the suffix says), the same bytes for the same figure."""
+    plt.rcParams["svg.hashsalt"] = "predis-lab"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _new(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
+    plt.rcParams.update(_STYLE)
+    figure, axes = plt.subplots(figsize=(7.6, height))
+    axes.set_title(title)
+    plt.close(figure)  # shown where a cell ends with it, and once only
+    return figure, axes
+
+
+def _lines(axes: Axes, samples: pd.DataFrame, by: str) -> None:
+    rates = samples[samples["metric"] == "throughput"].assign(_way=samples["system"].map(look))
+    for way in [entry for entry in _LOOKS.values() if entry in set(rates["_way"])]:
+        colour, marker, name = way
+        points = [
+            (x, median_interval(group["value"].to_numpy()))
+            for x, group in rates[rates["_way"] == way].groupby(by)
+        ]
+        places = [x for x, _ in points]
+        axes.plot(places, [point.value for _, point in points], marker=marker, color=colour,
+                  linewidth=1.8, markersize=5.5, label=name)  # fmt: skip
+        axes.vlines(places, [point.low for _, point in points], [point.high for _, point in points],
+                    color=colour, linewidth=1.6)  # fmt: skip
+    axes.set(xscale="log", yscale="log")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK, fontsize=9.5)
+
+
+def _way(system: str) -> str:
+    return "pipeline" if system.endswith("pipeline") else "command"
+
+
+def _quantities(axes: Axes, side: str, unit: str) -> None:
+    axis = axes.yaxis if side == "y" else axes.xaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _quantity(value, unit)))
+    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+def _counts(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _quantity(value: float, unit: str) -> str:
+    return (
+        "0"
+        if value == 0
+        else units.format_quantity(value, unit).replace(".00", "").replace(".0 ", " ")
+    )
