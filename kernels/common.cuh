@@ -22,7 +22,7 @@ typedef long long i64;
 #define TILE 128  // rows per block, one thread each; a multiple of 32
 #endif
 #ifndef MIN_BLOCKS
-#define MIN_BLOCKS 10  // per multiprocessor: caps the registers
+#define MIN_BLOCKS 9  // per multiprocessor: caps the registers
 #endif
 #define WARPS (TILE / 32)
 #define SLOTS 8

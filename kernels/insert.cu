@@ -15,7 +15,7 @@
 #include "counters.cuh"
 
 #ifndef INSERT_BLOCKS
-#define INSERT_BLOCKS 8  // per multiprocessor: caps the registers
+#define INSERT_BLOCKS 7  // per multiprocessor: caps the registers
 #endif
 #define STORED 0
 #define UPDATED 1

@@ -74,4 +74,3 @@ def clock(monkeypatch):
 
     monkeypatch.setattr("predis_lab.client.now_ms", lambda: Clock.now)
     return Clock
-

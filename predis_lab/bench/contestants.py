@@ -45,7 +45,9 @@ def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
     for server in servers:
         client = server.client()
         if server.ours:
-            client.flushdb()
+            client.execute_command(
+                "FLUSHDB", "SYNC"
+            )  # or memory is given back while others are timed
         for start in range(0, len(records), LOAD_KEYS):
             piece = slice(start, start + LOAD_KEYS)
             client.mset(_mapping(records.keys[piece], records.values[piece]))
@@ -89,6 +91,30 @@ def measure_noise(
     floor = max(noise_floor(sides[f"A: {c.system}"], sides[f"B: {c.system}"]) for c in contestants)
     run.add_sample("machine", "a/a", {}, ALL_BLOCKS, "noise_floor", floor, "1")
     return floor
+
+
+def record_costs(
+    run: Run, cache: Predis, servers: Sequence[Server], records: Records
+) -> dict[str, float]:
+    """Bytes a record takes in each system that holds these and nothing else, added to the run as figures.
+
+    A server's are its allocator's, less what it had given out when empty; Predis's are all it has taken for log and
+    index. The host table is left out: Python does not tell what its objects take.
+    """
+    load(cache, servers, records.first(0))
+    empty = [server.memory_nbytes() for server in servers]
+    load(cache, servers, records)
+    costs = {
+        server.name: (server.memory_nbytes() - before) / len(records)
+        for server, before in zip(servers, empty, strict=True)
+        if server.ours
+    }
+    if backend_of(cache) == "cuda":
+        costs["predis"] = cache.info("memory")["used_memory"] / len(records)
+    for system, cost in costs.items():
+        run.add_sample(system, "cost", {"records": records.name}, 0, "record_nbytes", cost, "B")
+        run.add_figure(f"record_nbytes_{system}", cost, "B")
+    return costs
 
 
 def reading(
@@ -136,12 +162,13 @@ def writing(
     predis = f"predis-{backend_of(cache)}"
     found: list[Contestant] = []
 
-    def enter(
-        system: str, put: Callable[[Any], Any], batches: list, read: Callable[[list], Any]
-    ) -> None:
+    def enter(system: str, put: Callable[[Any], Any], batches: list, store: Any) -> None:
+        asked = list(mappings[0])
+
         def wrote() -> list:
+            store.delete(*asked)  # or a write that does nothing would look well done
             put(batches[0])
-            return _as_list(read(list(mappings[0])))
+            return store.mget(asked)
 
         check = _expecting(system, wrote, list(mappings[0].values()))
         found.append(Contestant(system, _rotating(put, batches), n, check))
@@ -151,19 +178,19 @@ def writing(
 
     singles = [next(iter(mapping.items())) for mapping in mappings]
     if n == 1:
-        enter(f"{predis} lists", _single_set(cache), singles, cache.mget)
+        enter(f"{predis} lists", _single_set(cache), singles, cache)
     else:
-        enter(f"{predis} lists", cache.mset, mappings, cache.mget)
-    enter(f"{predis} columns", put_columns, columns, cache.mget)
+        enter(f"{predis} lists", cache.mset, mappings, cache)
+    enter(f"{predis} columns", put_columns, columns, cache)
     for server, transport, client in _clients(servers):
         name = server.name
         if n == 1:
-            enter(f"{name} set {transport}", _single_set(client), singles, client.mget)
+            enter(f"{name} set {transport}", _single_set(client), singles, client)
             continue
-        enter(f"{name} mset {transport}", client.mset, mappings, client.mget)
+        enter(f"{name} mset {transport}", client.mset, mappings, client)
         if n <= PIPELINE_MAX and name == "redis":
             items = [list(mapping.items()) for mapping in mappings]
-            enter(f"{name} pipeline {transport}", _pipelined(client, "set"), items, client.mget)
+            enter(f"{name} pipeline {transport}", _pipelined(client, "set"), items, client)
     return found
 
 
@@ -171,6 +198,7 @@ def deleting(
     cache: Predis, servers: Sequence[Server], records: Records, n: int, *, seed: int
 ) -> list[Contestant]:
     """n keys a call, present once: DEL, lists and columns of Predis. They are put back before each block."""
+    _enough(len(records), n)
     most = min(len(records) // n, max(64, 20_000 // n))
     rows = np.random.default_rng((seed, n)).permutation(len(records))[: most * n].reshape(most, n)
     taken = pa.array(rows.reshape(-1))
@@ -214,10 +242,14 @@ def deleting(
 WORKLOADS = {"get": reading, "set": writing, "delete": deleting}
 
 
-def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:
-    """Batches of n row numbers, distinct within a batch, in another order in each."""
+def _enough(records: int, n: int) -> None:
     if n > records:
         raise ValueError(f"a batch of {n} distinct keys needs as many records, not {records}")
+
+
+def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:
+    """Batches of n row numbers, distinct within a batch, in another order in each."""
+    _enough(records, n)
     generator = np.random.default_rng((seed, n))
     count = min(SINGLES, records) if n == 1 else max(2, min(BATCHES, POOL_ROWS // n))
     if count * n <= records:

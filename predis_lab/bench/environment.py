@@ -65,9 +65,9 @@ def describe_gpu() -> dict[str, Any] | None:
         return None
     try:
         pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
     except pynvml.NVMLError:
         return None
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
 
     def ask(question: Any, *arguments: Any) -> Any:
         with contextlib.suppress(pynvml.NVMLError):

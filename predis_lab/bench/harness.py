@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +23,8 @@ PERCENTILES = {"p50": (50.0, 20), "p95": (95.0, 200), "p99": (99.0, 1000), "p99.
 POOLED = [f"pooled_latency_{name}" for name in PERCENTILES]
 ALL_BLOCKS = -1  # the block number of what describes all blocks together
 LONGEST_NS = 60 * 10**9
-MAX_CALLS = (
-    200_000  # per block, whatever the clock says: their latencies are kept until the block is over
-)
+# Per block, whatever the clock says: their latencies are kept until the block is over.
+MAX_CALLS = 200_000
 
 
 @dataclass
@@ -84,14 +83,22 @@ def measure(
             add("throughput", calls[i] * contestant.operations / seconds, "1/s")
             add("latency_mean", seconds / calls[i], "s")
             histogram = histogram_of(latencies)
-            for name, (percentile, needed) in PERCENTILES.items():
-                if calls[i] >= needed:
-                    add(
-                        f"latency_{name}", histogram.get_value_at_percentile(percentile) * 1e-9, "s"
-                    )
+            for name, value in _percentiles(histogram):
+                add(f"latency_{name}", value, "s")
             histograms[contestant.system].add(histogram)
             progress(1 / len(contestants))
+    for system, histogram in histograms.items():
+        for name, value in _percentiles(histogram):
+            pooled = f"pooled_latency_{name}"
+            run.add_sample(system, workload, params, ALL_BLOCKS, pooled, value, "s")
     return histograms
+
+
+def _percentiles(histogram: HdrHistogram) -> Iterator[tuple[str, float]]:
+    """Name and seconds of each percentile that the number of calls allows."""
+    for name, (percentile, needed) in PERCENTILES.items():
+        if histogram.get_total_count() >= needed:
+            yield name, histogram.get_value_at_percentile(percentile) * 1e-9
 
 
 def run_block(call: Callable[[], object], calls: int) -> tuple[float, np.ndarray]:

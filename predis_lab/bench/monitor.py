@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -22,6 +23,13 @@ class Monitor:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Monitor:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Monitor:
+        """Begins to read; nothing happens without a GPU."""
         try:
             import pynvml
 
@@ -34,13 +42,15 @@ class Monitor:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Ends reading."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def _read(self, nvml: Any) -> None:
-        handle = nvml.nvmlDeviceGetHandleByIndex(0)
-        while not self._stop.wait(PERIOD_SECONDS):
-            self.utilisation.append(nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-            self.memory_nbytes.append(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+        with contextlib.suppress(nvml.NVMLError):  # a shared GPU may refuse to tell
+            handle = nvml.nvmlDeviceGetHandleByIndex(0)
+            while not self._stop.wait(PERIOD_SECONDS):
+                self.utilisation.append(nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+                self.memory_nbytes.append(nvml.nvmlDeviceGetMemoryInfo(handle).used)

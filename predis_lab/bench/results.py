@@ -117,12 +117,14 @@ class Run:
         ceiling: float | None = None,
     ) -> None:
         """One number worth quoting, with its interval, how many values it comes from, and what bounds it."""
-        for number in (value, low, high, ceiling):
+        figure: dict[str, Any] = {"value": value, "low": low, "high": high, "ceiling": ceiling}
+        for key, number in figure.items():
             if number is not None:
                 _check(name, number, unit)
-        figure: dict[str, Any] = {"value": value, "unit": unit, "low": low, "high": high, "n": n}
-        if ceiling is not None:
-            figure["ceiling"] = ceiling
+                figure[key] = float(number)  # whatever kind of number it came as
+        if ceiling is None:
+            del figure["ceiling"]
+        figure |= {"unit": unit, "n": int(n)}
         self.figures[name] = figure
 
     def add_interval(

@@ -90,7 +90,7 @@ class Server:
             "client": {package: _version(package) for package in ("redis", "hiredis")},
         }
 
-    def memory_bytes(self) -> int:
+    def memory_nbytes(self) -> int:
         """Bytes the server's allocator has given out."""
         with contextlib.closing(self.client()) as client:
             return int(client.info("memory")["used_memory"])

@@ -6,23 +6,30 @@ Redis takes, cell by cell, the transport that served it better.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ..bench.harness import comparison_table
+from ..bench.results import Run
+from ..bench.statistics import Comparison, judge
 from . import units
 
 CELL = ["workload", "records", "keys"]  # what makes one cell of the comparison
+COLUMNS = list(Comparison.__dataclass_fields__)
 TRANSPORTS = ("unix", "tcp")
 
 
 def best_transport(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples with, for each server and way of asking, only the faster transport of each cell, unnamed."""
-    parts = samples["system"].str.rsplit(" ", n=1, expand=True)
+    parts = [system.rpartition(" ") for system in samples["system"]]
+    split = [
+        part if part[2] in TRANSPORTS else (system, "", "")
+        for part, system in zip(parts, samples["system"], strict=True)
+    ]
     named = samples.assign(
-        _base=parts[0].where(parts[1].isin(TRANSPORTS), samples["system"]),
-        _transport=parts[1].where(parts[1].isin(TRANSPORTS), ""),
+        _base=[part[0] for part in split], _transport=[part[2] for part in split]
     )
     rates = named[named["metric"] == "throughput"]
     medians = rates.groupby([*CELL, "_base", "_transport"], dropna=False)["value"].median()
@@ -36,7 +43,7 @@ def best_transport(samples: pd.DataFrame) -> pd.DataFrame:
 def against(
     samples: pd.DataFrame, pairs: Sequence[tuple[str, str]], *, noise_floor: float = 0.0
 ) -> pd.DataFrame:
-    """Throughput of each candidate over its baseline in every cell both have; Holm over each pair's table."""
+    """Throughput of each candidate over its baseline in every cell both have; Holm over all of them together."""
     chosen = best_transport(samples)
     tables = [
         comparison_table(
@@ -44,11 +51,13 @@ def against(
         ).assign(candidate=candidate, baseline=baseline)
         for candidate, baseline in pairs
     ]
-    return (
-        pd.concat([table for table in tables if len(table)], ignore_index=True)
-        if tables
-        else pd.DataFrame()
-    )
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return pd.DataFrame(columns=[*CELL, *COLUMNS, "candidate", "baseline"])
+    table = pd.concat(tables, ignore_index=True)
+    judged = judge([Comparison(**row) for row in table[COLUMNS].to_dict("records")])
+    table[COLUMNS] = pd.DataFrame([vars(comparison) for comparison in judged])
+    return table.sort_values([*CELL, "candidate", "baseline"], ignore_index=True)
 
 
 def default_pairs(samples: pd.DataFrame) -> list[tuple[str, str]]:
@@ -59,14 +68,42 @@ def default_pairs(samples: pd.DataFrame) -> list[tuple[str, str]]:
     return [(face, baseline) for face in faces for baseline in baselines]
 
 
+def noise_floor(samples: pd.DataFrame) -> float:
+    """The largest noise floor that the samples hold; 0 where none was measured."""
+    floors = samples.loc[samples["metric"] == "noise_floor", "value"]
+    return float(floors.max()) if len(floors) else 0.0
+
+
+def at_redis_best(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `against` in which Redis was asked in the way that served it best, cell by cell and face by face."""
+    if not len(table):
+        return table
+    lowest = table.groupby([*CELL, "candidate"], sort=False)["ratio"].idxmin()
+    return table.loc[sorted(lowest)]
+
+
+def record_ratios(run: Run, table: pd.DataFrame) -> None:
+    """Adds each comparison of `against` to the run as a figure, such as get_fixed_16_64_b_1000_columns_over_mget."""
+    for row in table.itertuples():
+        face, way = row.candidate.split()[-1], row.baseline.split()[-1]
+        name = f"{row.workload} {row.records} {int(row.keys)} {face} over {way}"
+        run.add_figure(
+            re.sub(r"[^a-z0-9]+", "_", name.lower()),
+            row.ratio,
+            "1",
+            low=row.low,
+            high=row.high,
+            n=min(row.n_candidate, row.n_baseline),
+        )
+
+
 def summary_rows(samples: pd.DataFrame) -> list[dict[str, str]]:
-    """The comparison as text for a table; empty where a run holds none."""
+    """Predis against Redis at its best, as text for a table; empty where a run holds no comparison."""
     if not len(samples) or not set(CELL) <= set(samples.columns):
         return []
+    floor = noise_floor(samples)
     samples = samples[samples["keys"].notna()]
-    floor = float(samples.loc[samples["metric"] == "noise_floor", "value"].max() or 0.0)
-    floor = 0.0 if pd.isna(floor) else floor
-    table = against(samples, default_pairs(samples), noise_floor=floor)
+    table = at_redis_best(against(samples, default_pairs(samples), noise_floor=floor))
     rates = best_transport(samples)
     rates = rates[rates["metric"] == "throughput"].groupby([*CELL, "system"])["value"].median()
     rows = []

@@ -37,7 +37,7 @@ _STYLE: Any = {
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.titlepad": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -66,7 +66,7 @@ def rates_by_keys(samples: pd.DataFrame, workload: str, records: str) -> Figure:
     """Operations per second against keys a call, both logarithmic; one line a system, bars are 95 % intervals."""
     chosen = best_transport(samples)
     chosen = chosen[(chosen["workload"] == workload) & (chosen["records"] == records)]
-    figure, axes = _new(f"{workload.upper()}, records of {records}")
+    figure, axes = _new(f"{workload.upper()}, {records}")
     _lines(axes, chosen, "keys")
     axes.set(xlabel="keys a call", ylabel="operations per second")
     _quantities(axes, "y", "1/s")
@@ -97,6 +97,7 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
     figure, axes = _new(
         f"{workload.upper()}, {keys:,} keys a call: latency", len(order) * 0.6 + 1.6
     )
+    offsets = dict(zip(POOLED, (7, -14, 7, -14), strict=True))  # lest neighbours overlap
     for row, system in enumerate(order):
         colour, _, name = look(system)
         points = table.loc[system].dropna()
@@ -105,7 +106,12 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
             axes.plot(value, row, "o", color=colour, markersize=6)
             text = str(percentile).removeprefix("pooled_latency_")
             axes.annotate(
-                text, (value, row), (0, 7), textcoords="offset points", fontsize=8, ha="center"
+                text,
+                (value, row),
+                (0, offsets[str(percentile)]),
+                textcoords="offset points",
+                fontsize=8,
+                ha="center",
             )
         axes.annotate(name, (0, row), (-8, 0), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", va="center", color=INK)  # fmt: skip
@@ -135,6 +141,7 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
             axes.plot(row.keys, row.ratio, marker, color=colour, markerfacecolor=face, markersize=6)
     axes.set(yscale="log", xscale="log", xlabel="keys a call", ylabel="times Redis's rate")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    _few_ticks(axes.yaxis)
     _counts(axes)
     _legend(axes)
     return figure
@@ -226,7 +233,15 @@ def _way(system: str) -> str:
 def _quantities(axes: Axes, side: str, unit: str) -> None:
     axis = axes.yaxis if side == "y" else axes.xaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: _quantity(value, unit)))
-    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    _few_ticks(axis)
+
+
+def _few_ticks(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 of each power of ten where there are few powers."""
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_minor_locator(NullLocator())
 
 
 def _counts(axes: Axes) -> None:

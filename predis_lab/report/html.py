@@ -30,7 +30,12 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
             outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()
         },
         comparisons=comparison.summary_rows(read_samples(directory)),
-        figures=[figure_row(name, figure) for name, figure in sorted(figures.items())],
+        # Ratios stand in the comparison already.
+        figures=[
+            figure_row(name, figure)
+            for name, figure in sorted(figures.items())
+            if figure["unit"] != "1"
+        ],
     )
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 import yaml
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
 from ..bench.results import ROOT
@@ -48,25 +50,39 @@ def plan(notebooks: Path, params: Path, profile: str, only: list[str] | None = N
 
     only:  numbers or names to choose by, e.g. ["00", "06_redis_comparison"]
     """
+    found = sorted(notebooks.glob(NUMBERED))
+    if only:
+        named = {
+            name: [n for n in found if n.stem == name or n.stem.startswith(f"{name}_")]
+            for name in only
+        }
+        unknown = [name for name, matches in named.items() if not matches]
+        if unknown:
+            raise ParameterError(f"no notebook in {notebooks} is called {' or '.join(unknown)}")
+        found = [notebook for notebook in found if any(notebook in m for m in named.values())]
+    if not found:
+        raise ParameterError(f"no notebook in {notebooks} is called {NUMBERED}")
     jobs = []
-    for notebook in sorted(notebooks.glob(NUMBERED)):
-        if only and not any(
-            notebook.stem == name or notebook.stem.startswith(f"{name}_") for name in only
-        ):
-            continue
+    for notebook in found:
         file = params / f"{notebook.stem}.{profile}.yaml"
         if not file.exists():
             raise ParameterError(
                 f"{notebook.stem} has no parameters for the profile {profile!r}: {file}"
             )
-        parameters = yaml.safe_load(file.read_text()) or {}
+        parameters = _read_parameters(file)
         check_parameters(notebook, parameters, file)
         jobs.append(Job(notebook, parameters))
-    if not jobs:
-        raise ParameterError(
-            f"no notebook in {notebooks} is called {' or '.join(only or [NUMBERED])}"
-        )
     return jobs
+
+
+def _read_parameters(file: Path) -> dict[str, Any]:
+    try:
+        parameters = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{file} is no YAML: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ParameterError(f"{file} holds no parameters by name: {parameters!r}")
+    return parameters
 
 
 def check_parameters(notebook: Path, parameters: dict[str, Any], source: Path) -> None:
@@ -105,12 +121,24 @@ def execute(jobs: list[Job], directory: Path) -> list[Outcome]:
             error = f"{failure.ename}: {failure.evalue}"
         except Exception:  # noqa: BLE001 - a kernel that dies must not take the other notebooks along
             error = traceback.format_exc(limit=1)
+        _tidy(directory / job.notebook.name)
         outcomes.append(Outcome(name, time.monotonic() - began, error))
         print(
             f"[{number}/{len(jobs)}] {name}: {error or 'done'}, {outcomes[-1].seconds:.0f} s",
             flush=True,
         )
     return outcomes
+
+
+def _tidy(notebook: Path) -> None:
+    """Takes out what progress bars drew and wiped away again."""
+    if not notebook.exists():
+        return
+    content, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(notebook, 4), {})
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("text", "shown").strip()]
+    nbformat.write(content, notebook)
 
 
 def publish(directory: Path, outcomes: list[Outcome]) -> Path:
@@ -128,5 +156,10 @@ def page(notebook: Path) -> str:
     """A notebook as one HTML file that needs nothing from elsewhere."""
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="")
     body, _ = exporter.from_filename(str(notebook))
-    # The template loads scripts for widgets and formulas, of which our notebooks have none.
-    return re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", body)
+    # The template loads scripts for widgets, formulas and diagrams, of which our notebooks have none.
+    return re.sub(
+        r"<script(?=[^>]*\bsrc=|[^>]*>(?:(?!</script>).)*https://).*?</script>",
+        "",
+        body,
+        flags=re.DOTALL,
+    )

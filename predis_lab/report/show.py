@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,21 @@ from tqdm import tqdm
 
 from ..bench.harness import POOLED
 from ..bench.results import Run, read_environment, read_figures, reference_directory
+from ..bench.servers import Server
+from ..client import Predis
 from . import comparison, units
 from .figures import look
 from .html import figure_row, machine_rows
 
 
 @contextmanager
-def progress(rounds: int, what: str) -> Iterator[tqdm]:
-    """A bar on standard output for as many rounds, gone when it is done; `update` counts one."""
-    with tqdm(total=rounds, desc=what, file=sys.stdout, leave=False, mininterval=0.5) as bar:
-        yield bar
+def progress(rounds: int, what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on standard output, gone when it is done; call what it gives with each share of a round."""
+    layout = "{desc}: {percentage:3.0f}% {bar:30} {elapsed}, {remaining} left"
+    with tqdm(
+        total=rounds, desc=what, file=sys.stdout, leave=False, mininterval=1, bar_format=layout
+    ) as bar:
+        yield lambda share: bar.update(min(share, rounds - bar.n))
 
 
 def table(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> HTML:
@@ -82,6 +87,38 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
     return table(rows, ["system", *(name.removeprefix("pooled_latency_") for name in POOLED)])
 
 
+def disclosure(cache: Predis, servers: Sequence[Server], **facts: Any) -> HTML:
+    """What a reader has to know before believing a comparison: what ran, how it was asked, what is included."""
+    described = cache.info("server")
+    rows = [
+        ("Predis", f"{described['predis_version']}, {described['backend']} table on {described['device']}"),
+        ("Predis includes", "the Python call, packing keys, the link both ways, answers as Python bytes or Arrow"),
+    ]  # fmt: skip
+    for server in servers:
+        told = server.describe()
+        options = ", ".join(f"{name} {value!r}" for name, value in told["configuration"].items())
+        rows.append((server.name.capitalize(), f"{told['version']}, {told['source']}; {options}"))
+        client = " + ".join(f"{package} {version}" for package, version in told["client"].items())
+        rows.append(
+            (f"{server.name.capitalize()}'s client", f"{client}; {', '.join(told['transports'])}")
+        )
+    rows.append(
+        (
+            "Redis includes",
+            "the Python call, encoding, the socket both ways, answers as Python bytes",
+        )
+    )
+    rows += [(name.replace("_", " ").capitalize(), str(fact)) for name, fact in facts.items()]
+    return table(rows, ["", "disclosed"])
+
+
+def tally(compared: pd.DataFrame) -> Markdown:
+    """How many comparisons came out how."""
+    counts = compared["verdict"].value_counts()
+    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return Markdown(f"Of {len(compared)} comparisons: {said}.")
+
+
 def ratios(compared: pd.DataFrame) -> HTML:
     """Each comparison with its interval, effect size, corrected p and verdict."""
     rows = [
@@ -106,15 +143,16 @@ def ratios(compared: pd.DataFrame) -> HTML:
 
 
 def verdict(compared: pd.DataFrame) -> Markdown:
-    """One line for each pair of a comparison over keys a call: where it wins, and where it does not."""
+    """One line for each verb and pair of a comparison over keys a call: where it wins, and where it does not."""
     lines = []
-    for (candidate, baseline), rows in compared.groupby(["candidate", "baseline"], sort=False):
-        ordered = rows.sort_values("keys")
+    for (verb, candidate, baseline), rows in compared.groupby(
+        ["workload", "candidate", "baseline"], sort=False
+    ):
         said = "; ".join(
             f"{ratio_text(row)} at {int(row.keys):,} ({row.verdict})"
-            for row in ordered.itertuples()
+            for row in rows.sort_values("keys").itertuples()
         )
-        lines.append(f"- **{look(candidate)[2]}**, against `{baseline}`: {said}")
+        lines.append(f"- {verb.upper()}, **{look(candidate)[2]}**, against `{baseline}`: {said}")
     return Markdown("\n".join(lines))
 
 

@@ -49,7 +49,7 @@ def digits(value: float) -> str:
     """
     if value == 0 or not math.isfinite(value):
         return str(value)
-    magnitude = math.floor(math.log10(abs(value)))
+    magnitude = math.floor(math.log10(abs(float(f"{value:.2e}"))))  # of the rounded value
     if not -4 < magnitude < 6:
         return f"{value:.3g}"
     return f"{value:,.{max(0, 2 - magnitude)}f}"
@@ -57,6 +57,8 @@ def digits(value: float) -> str:
 
 def _prefix(value: float) -> tuple[float, str]:
     for factor, prefix in _PREFIXES:
+        if value == 0:
+            return 1, ""
         if abs(value) >= factor * 0.9995:
             return factor, prefix
     return _PREFIXES[-1]

@@ -1,0 +1,78 @@
+"""README's figure and table, written from the reference run between markers. Called by `cli`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..bench.results import ROOT, read_environment, read_figures, read_samples, reference_directory
+from . import comparison, figures, units
+from .figures import look
+
+FIGURE = Path("outputs/reference/readme.svg")
+RECORDS = "fixed 16+64 B"
+TABLE = {
+    "find_64v": "find, keys and values in GPU memory",
+    "insert_64v": "insert of new keys, the same way",
+    "update_64v": "insert over existing keys, the same way",
+}
+_BETWEEN = re.compile(r"(<!-- generated: begin -->\n).*?(<!-- generated: end -->)", re.DOTALL)
+
+
+class ReadmeError(RuntimeError):
+    """A README that can't be written: no markers in it, or no reference run to write from."""
+
+
+def update_readme(readme: Path) -> None:
+    """Writes the figure beside the reference run, and README's text between its markers."""
+    reference = reference_directory()
+    if reference is None:
+        raise ReadmeError("there is no reference run in outputs/reference to write from")
+    text = readme.read_text()
+    if not _BETWEEN.search(text):
+        raise ReadmeError(f"{readme} has no lines '<!-- generated: begin -->' and 'end'")
+    compared = _compared(reference)
+    figures.save(figures.ratios(compared, "GET: Predis over Redis"), ROOT / FIGURE)
+    readme.write_text(
+        _BETWEEN.sub(lambda found: found[1] + _section(reference, compared) + found[2], text)
+    )
+
+
+def _compared(reference: Path):
+    samples = read_samples(reference)
+    floor = comparison.noise_floor(samples)
+    cells = samples[(samples["records"] == RECORDS) & (samples["workload"] == "get")]
+    return comparison.against(cells, comparison.default_pairs(cells), noise_floor=floor)
+
+
+def _section(reference: Path, compared) -> str:
+    environment, stored = read_environment(reference), read_figures(reference)
+    redis = environment["servers"]["redis"]
+    lines = [
+        f"![How many times Redis's rate Predis reaches, by keys a call]({FIGURE})",
+        "",
+        f"One Python client on one machine: {environment['gpu']['name']}, {environment['cpu']}, Redis "
+        f"{redis['version']} with redis-py and hiredis at the better of unix socket and TCP; keys of 16 bytes, values "
+        f"of 64. Recorded {environment['recorded_at'][:10]} at commit `{environment['commit']}`; median and 95 % "
+        f"interval. [All of it](outputs/reference/{reference.name}).",
+        "",
+        "| keys a call | Predis | over one Redis command | over a Redis pipeline |",
+        "|---:|---|---|---|",
+    ]
+    for (keys, candidate), rows in compared.groupby(["keys", "candidate"]):
+        cells = {"pipeline": "", "command": ""}
+        for row in rows.itertuples():
+            way = "pipeline" if row.baseline.endswith("pipeline") else "command"
+            ratio = (
+                f"{units.digits(row.ratio)}x [{units.digits(row.low)}, {units.digits(row.high)}]"
+            )
+            cells[way] = f"{ratio} {row.verdict}"
+        face = look(candidate)[2].removeprefix("Predis, ")
+        lines.append(f"| {int(keys):,} | {face} | {cells['command']} | {cells['pipeline']} |")
+    lines += ["", "| the table alone, load factor 0.8 | keys a second |", "|---|---|"]
+    lines += [
+        f"| {label} | {units.format_figure(stored[name])} |"
+        for name, label in TABLE.items()
+        if name in stored
+    ]
+    return "\n".join([*lines, "", ""])
