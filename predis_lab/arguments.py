@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES
+from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, utf8
 from .errors import InvalidArgument, InvalidKey, InvalidValue, UnsupportedType
 from .table import NEVER
 
@@ -50,7 +50,7 @@ def encode(thing: Any, what: str) -> bytes:
     if isinstance(thing, bytes):
         return thing
     if isinstance(thing, str):
-        return thing.encode()
+        return utf8(thing)
     if isinstance(thing, (bytearray, memoryview)):
         return bytes(thing)
     if isinstance(thing, (int, float)) and not isinstance(thing, bool):
@@ -83,6 +83,13 @@ def collect_names(keys: Any, args: tuple) -> list:
     if isinstance(keys, (bytes, str, bytearray, memoryview)) or not isinstance(keys, Iterable):
         return [keys, *args]
     return [*keys, *args]
+
+
+def scan_count(count: Any) -> int:
+    """Keys per step of a scan; raises InvalidArgument where that is no positive integer."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InvalidArgument(f"count is a positive integer, not {count!r}")
+    return count
 
 
 def milliseconds(duration: Any, unit_ms: int) -> int:

@@ -20,9 +20,10 @@ from .arguments import (
     expiry,
     milliseconds,
     parse_capacity,
+    scan_count,
 )
 from .columns import Column, check_keys, check_values
-from .errors import CacheClosed, DeviceUnavailable, InvalidArgument
+from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
 from .glob import compile_glob
 from .table import ABSENT, NEVER, HostTable, InsertReport, Table
 
@@ -106,7 +107,7 @@ class Predis:
         keys: Any,
         values: Any,
         *,
-        ex: float | timedelta | None = None,
+        ex: int | timedelta | None = None,
         px: int | timedelta | None = None,
     ) -> InsertReport:
         """Stores n records; of equal keys the last wins. A record that is refused leaves the others stored.
@@ -185,6 +186,8 @@ class Predis:
 
     def mset(self, mapping: Mapping[Any, Any]) -> bool:
         """True. Raises CacheFull with a status per record where some found no space; the others are stored."""
+        if not isinstance(mapping, Mapping):
+            raise UnsupportedType(f"mset takes a mapping, not {type(mapping).__name__}")
         if not mapping:
             raise InvalidArgument("mset needs at least one record")
         keys, values = (
@@ -279,9 +282,10 @@ class Predis:
 
     def scan_iter(self, match: Any = None, count: int | None = None) -> Iterator:
         """The keys, in no order; one present from the first to the last is returned at least once."""
+        step = SCAN_COUNT if count is None else scan_count(count)
         wanted = None if match is None else compile_glob(encode(match, "a pattern"))
         with self._open() as table:
-            pieces = table.scan(count or SCAN_COUNT, now_ms())
+            pieces = table.scan(step, now_ms())
         while True:
             with self._open():
                 piece = next(pieces, None)

@@ -7,7 +7,7 @@ copy where the memory layout allows; tables see nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,8 @@ class Column:
     def packed(cls, data: Any, offsets: Any) -> Column:
         """A variable-length column over arrays the caller already has, e.g. CuPy arrays on the device.
 
-        data: uint8, 1-D. offsets: int32 or int64, 1-D, ascending, within data. Nothing is copied.
+        data: uint8, 1-D. offsets: int32 or int64, 1-D, ascending, within data. Nothing is copied. On the device the
+        check of the offsets waits for them.
         """
         for name, array, kinds in (("data", data, ("u1",)), ("offsets", offsets, ("i4", "i8"))):
             if getattr(array, "ndim", None) != 1 or np.dtype(array.dtype).str[1:] not in kinds:
@@ -80,6 +81,12 @@ class Column:
                 raise UnsupportedType(f"{name} must be contiguous")
         if len(offsets) == 0:
             raise UnsupportedType("offsets must have one entry more than there are rows")
+        if (
+            int(offsets[0]) < 0
+            or int(offsets[-1]) > len(data)
+            or (offsets[1:] < offsets[:-1]).any()
+        ):
+            raise UnsupportedType(f"offsets must ascend from 0 or more to {len(data)} or less")
         return cls(data, offsets, 0, len(offsets) - 1)
 
     def __len__(self) -> int:
@@ -143,35 +150,37 @@ class Column:
 
 
 def check_keys(keys: Column) -> Column:
-    """The column itself if every key has 1 byte to 64 KiB - 1; raises InvalidKey otherwise."""
-    if keys.validity is not None:
-        raise InvalidKey(
-            f"row {_first_null(keys)} of the keys is null: a key has 1 to {MAX_KEY_NBYTES} bytes"
-        )
+    """The column, without a bitmap, if every key has 1 byte to 64 KiB - 1; raises InvalidKey otherwise."""
+    null = _first_null(keys)
+    if null is not None:
+        raise InvalidKey(f"row {null} of the keys is null: a key has 1 to {MAX_KEY_NBYTES} bytes")
     low, high = keys.lengths_range()
     if keys.length and (low < 1 or high > MAX_KEY_NBYTES):
         given = low if low < 1 else high
         raise InvalidKey(f"a key of {given} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes")
-    return keys
+    return keys if keys.validity is None else replace(keys, validity=None)
 
 
 def check_values(values: Column, keys: Column) -> Column:
-    """The column itself if it has a value for every key; raises InvalidValue otherwise.
+    """The column, without a bitmap, if it has a value for every key; raises InvalidValue otherwise.
 
     Values too long are no error here: they get their own status, and the rest of the batch is stored.
     """
     if values.length != keys.length:
         raise InvalidValue(f"{keys.length} keys were given with {values.length} values")
-    if values.validity is not None:
-        raise InvalidValue(
-            f"row {_first_null(values)} of the values is null: erase the key instead"
-        )
-    return values
+    null = _first_null(values)
+    if null is not None:
+        raise InvalidValue(f"row {null} of the values is null: erase the key instead")
+    return values if values.validity is None else replace(values, validity=None)
 
 
-def _first_null(column: Column) -> int:
-    bits = np.unpackbits(np.asarray(column.validity), count=column.length, bitorder="little")
-    return int(np.argmin(bits))
+def _first_null(column: Column) -> int | None:
+    """The first row that is null, or None: a column with a bitmap need not have one."""
+    if column.validity is None:
+        return None
+    bitmap = column.validity.get() if column.on_device else column.validity
+    nulls = np.flatnonzero(np.unpackbits(bitmap, count=column.length, bitorder="little") == 0)
+    return int(nulls[0]) if len(nulls) else None
 
 
 def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
@@ -222,7 +231,7 @@ def _from_numpy(rows: np.ndarray) -> Column:
     if rows.dtype.kind == "O" and rows.ndim == 1:
         return _from_list(rows.tolist())
     if rows.dtype.kind == "U" and rows.ndim == 1:
-        return _from_arrow(pa.array(rows))
+        return _from_list(rows.tolist())  # Arrow itself would cut each row at its first NUL
     if rows.dtype.kind == "S" and rows.ndim == 1:
         return _from_padded(np.ascontiguousarray(rows))
     if rows.dtype.kind == "V" and rows.dtype.fields is None and rows.ndim == 1:
@@ -277,11 +286,19 @@ def _from_list(rows: list) -> Column:
         return _from_arrow(pa.array(converted, pa.large_binary()))
 
 
+def utf8(text: str) -> bytes:
+    """The text's bytes; raises UnsupportedType where it has none, as with half of a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UnsupportedType(f"text that UTF-8 can write is needed: {error}") from error
+
+
 def _byte_string(row: Any, index: int) -> bytes | None:
     if row is None or isinstance(row, bytes):
         return row
     if isinstance(row, str):
-        return row.encode()
+        return utf8(row)
     if isinstance(row, (bytearray, memoryview, np.bytes_)):
         return bytes(row)
     raise UnsupportedType(

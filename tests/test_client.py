@@ -216,9 +216,13 @@ def test_names_of_a_wrong_type(filled, name):
 
 
 def test_other_things_refused(filled):
-    for nothing in ({}, None):
-        with pytest.raises(InvalidArgument, match="at least one"):
-            filled.mset(nothing)
+    with pytest.raises(InvalidArgument, match="at least one"):
+        filled.mset({})
+    for no_mapping in (None, "ab", [("a", 1)]):
+        with pytest.raises(UnsupportedType, match="mapping"):
+            filled.mset(no_mapping)
+    with pytest.raises(UnsupportedType, match="UTF-8"):
+        filled.set("\ud800", 1)
     for value in (None, [b"x"], False):
         with pytest.raises(UnsupportedType):
             filled.mset({"a": 1, "c": value})
@@ -227,8 +231,9 @@ def test_other_things_refused(filled):
 
 
 def test_scan_counts_below_one_are_refused(filled):
-    with pytest.raises(InvalidArgument):
-        list(filled.scan_iter(count=-1))
+    for count in (-1, 0, "3", 1.5, True):
+        with pytest.raises(InvalidArgument, match="count"):
+            list(filled.scan_iter(count=count))
 
 
 def test_an_error_leaves_the_lock_open(cache):

@@ -294,6 +294,9 @@ def test_packed():
         (np.zeros(8, "u1")[::2], np.zeros(2, "i4"), "data must be contiguous"),
         (np.zeros(4, "u1"), np.zeros(4, "i4")[::2], "offsets must be contiguous"),
         (np.zeros(4, "u1"), np.zeros(0, "i4"), "one entry more"),
+        (np.zeros(4, "u1"), np.array([0, 64], "i4"), "ascend"),
+        (np.zeros(4, "u1"), np.array([0, 3, 2, 4], "i8"), "ascend"),
+        (np.zeros(4, "u1"), np.array([-1, 4], "i4"), "ascend"),
     ],
 )
 def test_packed_refuses(data, offsets, message):

@@ -209,8 +209,7 @@ class DeviceEngine:
             "index": arena.reserved,
             "log": arena.nbytes,
             "log_used": arena.used,
-            "segments": len(arena.segments),
-            "segment": arena.segment_nbytes,
+            "log_segment": arena.segment_nbytes,
             "pinned_buffers": buffers,
             "pool": cupy.get_default_memory_pool().total_bytes(),
         }

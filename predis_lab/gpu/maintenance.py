@@ -14,8 +14,8 @@ from .memory import Segment, from_driver
 if TYPE_CHECKING:
     from .table import DeviceTable
 
-# A segment fuller than this is not worth moving: the copy costs more than it frees.
-WORTH_MOVING = 0.9
+# A segment with less dead bytes than this share of a whole one is not worth moving: the copy costs more than it frees.
+DEAD_SHARE = 0.1
 
 
 def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
@@ -32,21 +32,22 @@ def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
 
 
 def compact(table: DeviceTable, now_ms: int, keep: Container[Segment] = ()) -> int:
-    """Moves the live records of the emptiest segments together; how many bytes of the log came free.
+    """Moves live records out of segments that are partly dead; how many bytes of the log came free.
 
     keep: segments to leave alone.
     """
     table.enter()
-    arena, before = table.arena, table.arena.nbytes_in_use
-    if arena.used - table.live_nbytes < arena.segment_nbytes and not table.has_expiry:
-        return 0  # what is dead would not even free one segment
+    arena, before = table.arena, table.arena.used
+    dead = before - table.live_nbytes - table.stuck_nbytes
+    if dead < DEAD_SHARE * arena.segment_nbytes and not table.has_expiry:
+        return 0
     while _compact_once(table, now_ms, keep):
         pass
-    return before - arena.nbytes_in_use
+    return before - arena.used
 
 
 def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> bool:
-    """Empties as many segments as fit into one; False where that would free nothing."""
+    """Moves as many segments as fit into one, the emptiest first; False where none is worth it."""
     arena, stream = table.arena, table.enter()
     order = sorted(arena.segments, key=lambda segment: segment.address)
     if not order:
@@ -55,13 +56,17 @@ def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> 
     counts = cupy.zeros(len(order), np.uint64)
     kernels.census(table.index, now_ms, starts, counts)
     live = counts.get().astype(np.int64)
-    room, chosen = arena.segment_nbytes, np.zeros(len(order), np.bool_)
+    movable = np.array([segment not in keep for segment in order])
+    dead = np.array([segment.used for segment in order]) - live
+    worth = movable & ((live == 0) | (dead >= DEAD_SHARE * arena.segment_nbytes))
+    room = arena.segment_nbytes if arena.available >= arena.segment_nbytes else 0
+    chosen, moving = np.zeros(len(order), np.bool_), 0
     for i in np.argsort(live):
-        if order[i] not in keep and live[i] <= min(room, WORTH_MOVING * order[i].nbytes):
+        if worth[i] and moving + live[i] <= room:
             chosen[i] = True
-            room -= int(live[i])
-    moving = arena.segment_nbytes - room
-    if chosen.sum() < (2 if moving else 1):
+            moving += int(live[i])
+    if not chosen.any():
+        table.stuck_nbytes = int(dead[movable].sum())
         return False
     target = arena.append(arena.segment_nbytes) if moving else None
     if moving and target is None:

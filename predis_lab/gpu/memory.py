@@ -6,6 +6,7 @@ memory goes back; what lives for one call comes from CuPy's pools.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from cupy.cuda import runtime
 
 _STAGE_NBYTES = 8 * 2**20
+# Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
+OPEN_SHARE = 1 / 16
 _POINTER_TO_PINNED = 1  # cudaMemoryTypeHost
 
 
@@ -106,6 +109,21 @@ class Arena:
         """Bytes that may still be taken."""
         return self.capacity - self.reserved - self.nbytes
 
+    @property
+    def available(self) -> int:
+        """Bytes that segments may still be made of, those of free segments included."""
+        return self.left + sum(segment.nbytes for segment in self.free)
+
+    def reopen(self, nbytes: int, taken: Container[Segment]) -> Segment | None:
+        """The segment, none of `taken`, that compaction left with enough room to go on writing to, if there is one."""
+        wanted = max(nbytes, int(OPEN_SHARE * self.segment_nbytes))
+        for segment in self.segments:
+            if segment.room >= wanted and segment not in taken:
+                self.segments.remove(segment)
+                self.segments.append(segment)
+                return segment
+        return None
+
     def append(self, nbytes: int) -> Segment | None:
         """A fresh segment at the end of the log with room for nbytes, or None where capacity or memory ends."""
         reused = nbytes <= self.segment_nbytes and bool(self.free)
@@ -114,11 +132,15 @@ class Arena:
             self.segments.append(segment)
         return segment
 
-    def _take(self, nbytes: int) -> Segment | None:
-        nbytes = -(-nbytes // 512) * 512
+    def make_left(self, nbytes: int) -> bool:
+        """Gives free segments back until nbytes are left to be taken; whether they are."""
         while self.left < nbytes and self.free:
             self.free.pop()
-        if self.left < nbytes:
+        return self.left >= nbytes
+
+    def _take(self, nbytes: int) -> Segment | None:
+        nbytes = -(-nbytes // 512) * 512
+        if not self.make_left(nbytes):
             return None
         array = from_driver(nbytes)
         return None if array is None else Segment(array)

@@ -141,6 +141,7 @@ class DeviceTable:
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
         self.counters.fill(0)
         self.entries = self.tombstones = self.live_nbytes = self.max_value_nbytes = 0
+        self.stuck_nbytes = 0  # dead, but not worth moving when compaction last looked
         # The length of every value written since, where there is but one.
         self.uniform_nbytes: int | None = None
         self.has_expiry = False
@@ -203,7 +204,7 @@ class DeviceTable:
             if batch.rows == n:
                 break
             record = record_bound(keys, values, batch.rows, batch.rows + 1)
-            segment = self._new_segment(record, now_ms, batch)
+            segment = self._segment_for(record, now_ms, batch)
             if segment is None:
                 break
             batch.segments.append(segment)
@@ -302,7 +303,7 @@ class DeviceTable:
         left = int(HARD_LOAD * self.slots) - self.entries - self.tombstones
         if absent <= left:
             return n
-        return int(cupy.searchsorted(cupy.cumsum(~present), max(left, 0) + 1))
+        return int((cupy.cumsum(~present) <= left).sum())
 
     def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
         """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
@@ -311,12 +312,17 @@ class DeviceTable:
         if records > MAX_LOAD * self.slots:
             # At least double, lest small batches rehash again and again.
             wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
-        if wanted * BUCKET_NBYTES > self.arena.left + self.index.nbytes:
+        if wanted > self._index_room():
             compact(self, now_ms, keep=batch.segments)
-            self.arena.free.clear()
-            wanted = min(wanted, (self.arena.left + self.index.nbytes) // BUCKET_NBYTES)
-        if wanted > buckets or (wanted == buckets and self.tombstones):
+            wanted = max(buckets, min(wanted, self._index_room()))
+        if wanted > buckets or self.tombstones:
+            self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
             rehash(self, wanted * BUCKET_NBYTES, now_ms)
+
+    def _index_room(self) -> int:
+        """Buckets that the index may have, one segment kept back for compaction."""
+        arena = self.arena
+        return (arena.available + self.index.nbytes - arena.segment_nbytes) // BUCKET_NBYTES
 
     def set_index(self, memory: cupy.ndarray) -> None:
         """Takes another piece of memory for the index, and empties it."""
@@ -325,18 +331,18 @@ class DeviceTable:
         self.epoch += 1
         self.arena.reserved = memory.nbytes
 
-    def _new_segment(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
-        """A fresh segment for nbytes, after compaction if there is none; None if that does not help."""
-        # One segment's worth is kept back: compaction needs somewhere to copy to.
+    def _segment_for(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
+        """Another segment with room for nbytes, after compaction if need be; None if that does not help."""
         arena = self.arena
-        for _ in range(2):
-            if (arena.free and nbytes <= arena.segment_nbytes) or (
-                arena.left >= max(nbytes, arena.segment_nbytes) + arena.segment_nbytes
-            ):
+        while True:
+            segment = arena.reopen(nbytes, batch.segments)
+            if segment is not None:
+                return segment
+            # One segment's worth is kept back: compaction needs somewhere to copy to.
+            if arena.available >= max(nbytes, arena.segment_nbytes) + arena.segment_nbytes:
                 return arena.append(nbytes)
             if not compact(self, now_ms, keep=batch.segments):
                 return None
-        return None
 
     # ---- Launching
 
