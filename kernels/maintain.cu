@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(TILE) count_alive(const u64* slots,
     if (threadIdx.x % 32 == 0 && sum) atomicAdd(count, sum);
 }
 
-extern "C" __global__ void __launch_bounds__(TILE) rehash(
+extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
     const u64* slots, u64 n, u64 now,
     u64* index, u64 buckets,      // zeroed, with room for every record
     u64* counters, u64* report,   // counters zeroed
@@ -92,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(TILE) census(
         record_nbytes(header.key_nbytes, header.value_nbytes));
 }
 
-extern "C" __global__ void __launch_bounds__(TILE) relocate(
+extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64* slots, u64 n, u64 now,
     const u64* starts, u64 segments, const u8* chosen,  // per segment: 1 if its records have to leave
     u8* log,                                            // room for all of them

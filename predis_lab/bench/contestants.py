@@ -199,7 +199,7 @@ def deleting(
 ) -> list[Contestant]:
     """n keys a call, present once: DEL, lists and columns of Predis. They are put back before each block."""
     _enough(len(records), n)
-    most = min(len(records) // n, max(64, 20_000 // n))
+    most = min(len(records) // n, max(16, 20_000 // n))
     rows = np.random.default_rng((seed, n)).permutation(len(records))[: most * n].reshape(most, n)
     taken = pa.array(rows.reshape(-1))
     keys, values = records.keys.take(taken), records.values.take(taken)
