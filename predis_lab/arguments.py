@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, utf8
+import pyarrow as pa
+
+from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column, utf8
 from .errors import InvalidArgument, InvalidKey, InvalidValue, UnsupportedType
 from .table import NEVER
 
@@ -76,6 +78,20 @@ def encode_value(value: Any) -> bytes:
             f"a value of {len(data)} bytes was given: a value has at most {MAX_VALUE_NBYTES} bytes"
         )
     return data
+
+
+def encode_column(things: Iterable[Any], encode_one: Callable[[Any], bytes]) -> Column:
+    """Many keys or values at once, as `encode_one` would encode each."""
+    rows = list(things)
+    try:
+        packed = pa.array(
+            rows, pa.binary()
+        )  # bytes and str, by far the most common, need no call each
+    except (pa.ArrowException, TypeError, ValueError):
+        packed = None
+    if packed is None or packed.null_count:
+        return Column.of([encode_one(row) for row in rows])
+    return Column.of(packed)
 
 
 def collect_names(keys: Any, args: tuple) -> list:

@@ -15,6 +15,7 @@ from .arguments import (
     checked_expiry,
     collect_names,
     encode,
+    encode_column,
     encode_key,
     encode_value,
     expiry,
@@ -179,8 +180,7 @@ class Predis:
 
     def mget(self, keys: Any, *args: Any) -> list:
         """The values in the order of the keys, None for misses."""
-        names = collect_names(keys, args)
-        column: Any = self.find([encode_key(name) for name in names])
+        column: Any = self.find(encode_column(collect_names(keys, args), encode_key))
         found = column.to_pylist()
         return [self._answer(value) for value in found] if self._decode else found
 
@@ -190,20 +190,17 @@ class Predis:
             raise UnsupportedType(f"mset takes a mapping, not {type(mapping).__name__}")
         if not mapping:
             raise InvalidArgument("mset needs at least one record")
-        keys, values = (
-            [encode_key(name) for name in mapping],
-            [encode_value(value) for value in mapping.values()],
-        )
-        self.insert(keys, values).raise_for_status()
+        keys = encode_column(mapping, encode_key)
+        self.insert(keys, encode_column(mapping.values(), encode_value)).raise_for_status()
         return True
 
     def delete(self, *names: Any) -> int:
         """How many of the keys were there."""
-        return int(self.erase([encode_key(name) for name in names]).sum())
+        return int(self.erase(encode_column(names, encode_key)).sum())
 
     def exists(self, *names: Any) -> int:
         """How many of the keys are there; a key named twice counts twice."""
-        return int(self.contains([encode_key(name) for name in names]).sum())
+        return int(self.contains(encode_column(names, encode_key)).sum())
 
     # ---- Redis: expiry
 

@@ -120,7 +120,9 @@ class HostTable:
 
     def __init__(self, capacity_nbytes: int):
         self._capacity = capacity_nbytes
-        self.clear()
+        self._records: dict[bytes, tuple[bytes, int]] = {}
+        self._used = 0
+        self._has_expiry = False
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         record = self._records.get(key)
@@ -129,8 +131,12 @@ class HostTable:
         return record[0]
 
     def find(self, keys: Column, now_ms: int) -> Column:
-        get = self.get
-        return Column.of(pa.array([get(key, now_ms) for key in _rows(keys)], pa.binary()))
+        if self._has_expiry:
+            values = [self.get(key, now_ms) for key in _rows(keys)]
+        else:
+            found = map(self._records.get, _rows(keys))
+            values = [None if record is None else record[0] for record in found]
+        return Column.of(pa.array(values, pa.binary()))
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         return np.array([self.get(key, now_ms) is not None for key in _rows(keys)], np.bool_)
@@ -144,9 +150,42 @@ class HostTable:
         return np.array(moments, np.int64)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        rows, data = _rows(keys), _rows(values)
+        surely = keys.nbytes + values.nbytes + RECORD_HEADER_NBYTES * len(rows)
+        if (
+            self._used + surely <= self._capacity
+            and values.lengths_range()[1] <= MAX_VALUE_NBYTES
+            and len(set(rows)) == len(rows)
+            and not self._has_expiry
+        ):
+            return self._insert_plainly(rows, data, expire_at_ms)
+        return self._insert_with_care(rows, data, expire_at_ms, now_ms)
+
+    def _insert_plainly(
+        self, keys: list[bytes], values: list[bytes], expire_at_ms: int
+    ) -> np.ndarray:
+        """For distinct keys that surely find room, in a table without expiry: nearly every batch."""
+        records, used, status = self._records, self._used, []
+        stored, updated = int(Status.STORED), int(Status.UPDATED)
+        for key, value in zip(keys, values, strict=True):
+            old = records.get(key)
+            if old is None:
+                used += RECORD_HEADER_NBYTES + len(key) + len(value)
+                status.append(stored)
+            else:
+                used += len(value) - len(old[0])
+                status.append(updated)
+            records[key] = (value, expire_at_ms)
+        self._used = used
+        self._has_expiry = expire_at_ms >= 0 and len(keys) > 0
+        return np.array(status, np.int8)
+
+    def _insert_with_care(
+        self, keys: list[bytes], values: list[bytes], expire_at_ms: int, now_ms: int
+    ) -> np.ndarray:
         status = np.empty(len(keys), np.int8)
         row_of: dict[bytes, int] = {}
-        for row, (key, value) in enumerate(zip(_rows(keys), _rows(values), strict=True)):
+        for row, (key, value) in enumerate(zip(keys, values, strict=True)):
             if len(value) > MAX_VALUE_NBYTES:
                 status[row] = Status.TOO_LARGE
                 continue
@@ -191,7 +230,7 @@ class HostTable:
         return len(self._records)
 
     def clear(self) -> None:
-        self._records: dict[bytes, tuple[bytes, int]] = {}
+        self._records = {}
         self._used = 0
         self._has_expiry = False
 

@@ -157,12 +157,13 @@ def judge(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def noise_floor(first: Values, second: Values) -> float:
-    """What two runs of one and the same system differ by: the far end of their ratio's interval, less 1.
+    """What two runs of one and the same system differ by: the ratio of their medians, less 1, the larger way round.
 
-    Nothing smaller is ever claimed as a difference.
+    Nothing smaller is ever claimed as a difference. How far such a ratio scatters is no part of it: a comparison's
+    own interval says that, and has to lie beyond the floor as a whole.
     """
-    interval = ratio_interval(first, second)
-    return max(interval.high, 1 / interval.low) - 1
+    a, b = np.median(_sample(first)), np.median(_sample(second))
+    return float(max(a / b, b / a)) - 1
 
 
 def _judged(comparison: Comparison) -> Comparison:

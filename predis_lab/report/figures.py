@@ -148,8 +148,9 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
 
 
 def shares(figures: dict[str, dict[str, Any]], names: dict[str, str], title: str) -> Figure:
-    """Bars: each figure as a share of its ceiling, with its value. names: figure id -> label."""
-    rows = [(label, figures[name]) for name, label in names.items() if name in figures]
+    """Bars: each figure that has a ceiling as a share of it, with its value. names: figure id -> label."""
+    stored = {name: figures[name] for name in names if "ceiling" in figures.get(name, {})}
+    rows = [(names[name], entry) for name, entry in stored.items()]
     figure, axes = _new(title, 0.42 * len(rows) + 1.2)
     for at, (_, entry) in enumerate(reversed(rows)):
         share = entry["value"] / entry["ceiling"]
