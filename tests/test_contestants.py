@@ -169,7 +169,7 @@ def test_a_wrong_write_to_predis_is_found(predis, server, monkeypatch, n, method
     right = getattr(predis, method)
 
     def insert(keys, values):
-        return right(keys, [value[:-1] for value in getattr(values, "to_pylist", lambda: values)()])
+        return right(keys, [value[:-1] for value in Column.of(values).to_arrow().to_pylist()])
 
     wrong = {
         "set": lambda key, value: right(key, value[:-1]),
