@@ -5,6 +5,7 @@ import itertools
 import pytest
 import redis
 
+from predis_lab import Column
 from predis_lab.bench import contestants, harness, results, servers, workloads
 from predis_lab.bench.contestants import WrongAnswerError, deleting, load, reading, writing
 
