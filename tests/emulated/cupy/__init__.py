@@ -1,0 +1,190 @@
+"""A stand-in for CuPy on a machine without a GPU: arrays lie in host memory, kernels run on the CPU (`../cuda.h`).
+
+Only as much as `predis_lab.gpu` and its tests use. Put `tests/emulated` on PYTHONPATH to import it instead of CuPy; see
+`tests/test_emulated.py`. It checks what the kernels compute, and measures nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import random
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import cuda
+from .cuda import memory_pool as get_default_memory_pool
+
+uint8, uint64, float32, bool_ = np.uint8, np.uint64, np.float32, np.bool_
+GARBAGE = 0xCD  # what fresh memory holds, lest zeros be taken for granted
+_WORKSPACE = tempfile.TemporaryDirectory(prefix="predis-emulated-")
+
+
+class ndarray:  # noqa: N801 - CuPy's own name
+    """A NumPy array that NumPy does not know as one, as CuPy's arrays are."""
+
+    __array_ufunc__ = None
+    __cuda_array_interface__: dict = {}  # noqa: RUF012
+    __hash__ = object.__hash__
+
+    def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None):
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._host = memptr.memory.host[:nbytes].view(dtype).reshape(shape)
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("implicit conversion to NumPy is not allowed: use get()")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dtype", "shape", "ndim", "size", "nbytes", "flags", "itemsize"):
+            return getattr(self._host, name)
+        if name in ("view", "reshape", "astype", "copy", "fill", "min", "max", "sum", "all", "any"):
+            method = getattr(self._host, name)
+            return lambda *arguments: _wrap(method(*arguments))
+        raise AttributeError(name)
+
+    @property
+    def data(self) -> _Data:
+        return _Data(self._host)
+
+    def get(self) -> np.ndarray:
+        return self._host.copy()
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return _wrap(self._host[_unwrap(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            raise ValueError("a NumPy array can't be assigned to a device array")
+        self._host[_unwrap(key)] = _unwrap(value)
+
+    def __int__(self) -> int:
+        return int(self._host)
+
+    def __index__(self) -> int:
+        return operator.index(self._host[()])
+
+    def __bool__(self) -> bool:
+        return bool(self._host)
+
+    def __invert__(self) -> ndarray:
+        return _wrap(~self._host)
+
+    def __isub__(self, other: Any) -> ndarray:
+        self._host -= _unwrap(other)
+        return self
+
+
+def _operator(name: str) -> Any:
+    return lambda self, other: _wrap(getattr(self._host, name)(_unwrap(other)))
+
+
+for _name in ("add", "sub", "mul", "truediv", "eq", "ne", "lt", "gt", "le", "ge", "and", "or"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+class _Data:
+    """Where an array lies."""
+
+    def __init__(self, host: np.ndarray):
+        self._host = host
+        self.ptr = host.ctypes.data if host.size else 0
+
+    def memset_async(self, value: int, nbytes: int, stream: Any = None) -> None:
+        self._host.reshape(-1).view(np.uint8)[:nbytes] = value
+
+
+def _wrap(host: Any) -> ndarray:
+    array = object.__new__(ndarray)
+    array._host = np.asarray(host)
+    return array
+
+
+def _unwrap(thing: Any) -> Any:
+    return thing._host if isinstance(thing, ndarray) else thing
+
+
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    host = np.empty(shape, dtype)
+    host.reshape(-1).view(np.uint8)[:] = GARBAGE
+    return _wrap(host)
+
+
+def zeros(shape: Any, dtype: Any = float) -> ndarray:
+    return _wrap(np.zeros(shape, dtype))
+
+
+def ones(shape: Any, dtype: Any = float) -> ndarray:
+    return _wrap(np.ones(shape, dtype))
+
+
+def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
+    return _wrap(np.full(shape, value, dtype))
+
+
+def array(rows: Any, dtype: Any = None) -> ndarray:
+    return _wrap(np.array(_unwrap(rows), dtype, order="C"))
+
+
+def asarray(rows: Any, dtype: Any = None) -> ndarray:
+    return rows if isinstance(rows, ndarray) and dtype is None else array(rows, dtype)
+
+
+def asnumpy(rows: Any) -> np.ndarray:
+    return np.array(_unwrap(rows))
+
+
+def ascontiguousarray(rows: ndarray) -> ndarray:
+    return _wrap(np.ascontiguousarray(rows._host))
+
+
+def cumsum(rows: ndarray) -> ndarray:
+    return _wrap(np.cumsum(rows._host))
+
+
+def sqrt(rows: ndarray) -> ndarray:
+    return _wrap(np.sqrt(rows._host))
+
+
+def array_equal(rows: ndarray, others: ndarray) -> ndarray:
+    return _wrap(np.array_equal(rows._host, others._host))
+
+
+class RawModule:
+    """CUDA sources compiled with the machine's C++ compiler."""
+
+    def __init__(self, code: str, options: tuple[str, ...], backend: str):
+        directory = Path(tempfile.mkdtemp(dir=_WORKSPACE.name))
+        (directory / "module.cpp").write_text(f'#include "cuda.h"\n{code}')
+        macros = [option for option in options if option.startswith("-D")]
+        subprocess.run(
+            # No aliasing rules and no builtins: CUDA has names of its own for much of C's library.
+            ["g++", "-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-fno-builtin", "-fPIC", "-shared",
+             "-Wl,-Bsymbolic", f"-I{Path(__file__).parent.parent}", *macros, "module.cpp", "-o", "module.so"],
+            cwd=directory, check=True,
+        )  # fmt: skip
+        self._library = ctypes.PyDLL(str(directory / "module.so"))
+        self._library.emulated_launch.argtypes = [
+            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint64,
+        ]  # fmt: skip
+
+    def get_function(self, name: str) -> Any:
+        kernel = ctypes.cast(getattr(self._library, name), ctypes.c_void_p)
+
+        def launch(grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
+            if not all(type(argument) is int for argument in arguments):
+                raise TypeError(f"{name} was launched with something else than 64-bit integers")
+            words = (ctypes.c_uint64 * 24)(*(argument % 2**64 for argument in arguments))
+            seed = random.getrandbits(60)
+            self._library.emulated_launch(kernel, words, grid[0], block[0], seed)
+
+        return launch
+
+
+__all__ = ["cuda", "get_default_memory_pool", "ndarray"]

@@ -1,0 +1,50 @@
+"""The runtime's functions of the stand-in. One device that has no properties to speak of."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+memcpyHostToDevice, memcpyDeviceToHost = 1, 2  # noqa: N816 - CuPy's own names
+cudaDevAttrMemoryClockRate = cudaDevAttrGlobalMemoryBusWidth = 0  # noqa: N816
+
+
+class CUDARuntimeError(RuntimeError):
+    """Never raised."""
+
+
+def getDeviceCount() -> int:  # noqa: N802
+    return 1
+
+
+def getDevice() -> int:  # noqa: N802
+    return 0
+
+
+def getDeviceProperties(number: int) -> dict[str, Any]:  # noqa: N802
+    return {
+        "name": b"emulated on the CPU",
+        "major": 9,
+        "minor": 0,
+        "multiProcessorCount": 4,
+        "maxThreadsPerMultiProcessor": 2048,
+        "l2CacheSize": 0,
+        "totalGlobalMem": 0,
+    }
+
+
+def deviceGetPCIBusId(number: int) -> str:  # noqa: N802
+    return "0"
+
+
+def deviceGetAttribute(attribute: int, number: int) -> int:  # noqa: N802
+    return 0
+
+
+def pointerGetAttributes(pointer: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(type=0)
+
+
+def memcpyAsync(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:  # noqa: N802
+    ctypes.memmove(to, source, nbytes)
