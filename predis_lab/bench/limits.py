@@ -47,6 +47,15 @@ LAUNCH = {
     "limit_launch": "launch of nothing, and waiting for it",
     "limit_graph_launch": "the same as a captured graph",
 }
+# Not limits, but read against them: the device table's own rates, from `table_rates`.
+TABLE = {
+    "find_64v": "find and copy, all there",
+    "find_miss": "find, none there",
+    "contains": "contains, all there",
+    "insert_64v": "insert of new keys",
+    "update_64v": "insert over existing keys",
+    "erase": "erase",
+}
 
 
 @dataclass(frozen=True)

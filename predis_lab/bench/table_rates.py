@@ -18,20 +18,12 @@ from ..gpu.memory import on_device
 from ..gpu.table import DeviceTable
 from ..table import NEVER, Status
 from .contestants import WrongAnswerError
-from .limits import Limit, event_seconds, lookup_ceilings
+from .limits import TABLE, Limit, event_seconds, lookup_ceilings
 
 KEY_NBYTES, VALUE_NBYTES, RECORD_NBYTES = 16, 64, 96  # a record with its header
 NOW_MS = 1
 # Odd multipliers: a bijection of the numbers, so that distinct records have distinct keys.
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9)
-RATES = {
-    "find_64v": "find and copy, all there",
-    "find_miss": "find, none there",
-    "contains": "contains, all there",
-    "update_64v": "insert over existing keys",
-    "erase": "erase",
-    "insert_64v": "insert of new keys",
-}
 
 
 def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> list[Limit]:
@@ -54,7 +46,7 @@ def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> lis
     _expect(_insert(table, _keys(everything), _values(everything)), Status.STORED)
     del everything
     generator = cupy.random.RandomState(seed)
-    seconds: dict[str, list[float]] = {name: [] for name in RATES}
+    seconds: dict[str, list[float]] = {name: [] for name in TABLE}
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         answer, took = event_seconds(call, table, *arguments)
@@ -77,7 +69,7 @@ def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> lis
     table.clear()
     return [
         Limit(name, label, [batch / s for s in seconds[name][1:]], "1/s", ceilings.get(name))
-        for name, label in RATES.items()
+        for name, label in TABLE.items()
     ]
 
 

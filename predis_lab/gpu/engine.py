@@ -19,7 +19,8 @@ from ..errors import DeviceUnavailable
 from ..table import Status
 from .device import Device
 from .memory import Stage, download, on_device, pinned
-from .table import INT32_MAX, DeviceTable, Packed, rows_that_fit
+from .packed import INT32_MAX, Packed
+from .table import DeviceTable, rows_that_fit
 
 # A call with less traffic than this, both ways together, goes through mapped memory.
 SMALL_NBYTES = 2**18

@@ -20,66 +20,13 @@ from ..table import NEVER, RECORD_HEADER_NBYTES, Status
 from . import kernels
 from .maintenance import compact, rehash
 from .memory import Arena, Segment, from_driver, on_device, pinned
+from .packed import Packed, padded
 
 SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
 MAX_LOAD = 0.8  # a fuller index grows before the next insert
 HARD_LOAD = 0.95  # an insert may fill it up to here
 MIN_BUCKETS = 1024
-INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A packed column that a kernel writes, pinned or on the device.
-
-    head:   uint8; the bytes of all rows together (8), validity bits, offsets, each at a multiple of 16
-    data:   uint8, the rows
-    n:      rows
-    wide:   whether the offsets have 64 bits
-    full:   whether the rows fill `data`, which head then does not say
-    """
-
-    head: Any
-    data: Any
-    n: int
-    wide: bool
-    full: bool = False
-
-    @classmethod
-    def empty(cls, n: int, capacity: int, in_pinned: bool, full: bool = False) -> Packed:
-        wide = capacity > INT32_MAX
-        new, offsets_at = pinned if in_pinned else on_device, cls._offsets_at(n)
-        memory = new(_padded(offsets_at + (8 if wide else 4) * (n + 1)) + capacity, np.uint8)
-        split = len(memory) - capacity
-        packed = cls(memory[:split], memory[split:], n, wide, full)
-        if n == 0:
-            packed.head[:] = 0
-        return packed
-
-    @staticmethod
-    def _offsets_at(n: int) -> int:
-        return 16 + _padded(-(-n // 8))
-
-    def arrays(self) -> tuple[Any, Any, Any, Any]:
-        """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
-        at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
-        offsets = self.head[at : at + np.dtype(dtype).itemsize * (self.n + 1)].view(dtype)
-        return self.data, offsets, self.head[16:at].view(np.uint32), self.head[:8].view(np.uint64)
-
-    @property
-    def column(self) -> Column:
-        data, offsets, validity, _ = self.arrays()
-        return Column(data, offsets, 0, self.n, validity.view(np.uint8)[: -(-self.n // 8)])
-
-    @property
-    def total(self) -> int:
-        """Bytes of all rows together; wait for the stream first where the column is pinned."""
-        return len(self.data) if self.full else int(self.arrays()[3][0])
-
-
-def _padded(nbytes: int) -> int:
-    return (nbytes + 15) & ~15
 
 
 @dataclass
@@ -377,7 +324,7 @@ def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
     """At least the bytes of the log that rows start to stop take; exact where both columns have a fixed width."""
     n = stop - start
     if keys.offsets is None and values.offsets is None:
-        return n * _padded(RECORD_HEADER_NBYTES + keys.width + values.width)
+        return n * padded(RECORD_HEADER_NBYTES + keys.width + values.width)
     return (
         _payload(keys, start, stop)
         + _payload(values, start, stop)

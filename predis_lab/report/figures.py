@@ -64,26 +64,15 @@ def look(system: str) -> tuple[str, str, str]:
 
 def rates_by_keys(samples: pd.DataFrame, workload: str, records: str) -> Figure:
     """Operations per second against keys a call, both logarithmic; one line a system, bars are 95 % intervals."""
-    chosen = best_transport(samples)
-    chosen = chosen[(chosen["workload"] == workload) & (chosen["records"] == records)]
-    figure, axes = _new(f"{workload.upper()}, {records}")
-    _lines(axes, chosen, "keys")
-    axes.set(xlabel="keys a call", ylabel="operations per second")
-    _quantities(axes, "y", "1/s")
-    _counts(axes)
-    return figure
+    chosen = samples[(samples["workload"] == workload) & (samples["records"] == records)]
+    return _rates(chosen, "keys", "keys a call", f"{workload.upper()}, {records}")
 
 
 def rates_by_size(samples: pd.DataFrame, workload: str, keys: int) -> Figure:
     """Operations per second against bytes a value, both logarithmic."""
-    chosen = best_transport(samples[samples["value_nbytes"].notna()])
-    chosen = chosen[(chosen["workload"] == workload) & (chosen["keys"] == keys)]
-    figure, axes = _new(f"{workload.upper()}, {keys:,} keys a call")
-    _lines(axes, chosen, "value_nbytes")
-    axes.set(xlabel="bytes a value", ylabel="operations per second")
-    _quantities(axes, "y", "1/s")
-    _counts(axes)
-    return figure
+    chosen = samples[(samples["workload"] == workload) & (samples["keys"] == keys)]
+    title = f"{workload.upper()}, {keys:,} keys a call"
+    return _rates(chosen[chosen["value_nbytes"].notna()], "value_nbytes", "bytes a value", title)
 
 
 def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> Figure:
@@ -206,21 +195,27 @@ def _new(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _lines(axes: Axes, samples: pd.DataFrame, by: str) -> None:
-    rates = samples[samples["metric"] == "throughput"].assign(_way=samples["system"].map(look))
-    for way in [entry for entry in _LOOKS.values() if entry in set(rates["_way"])]:
-        colour, marker, name = way
+def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
+    chosen = best_transport(samples)
+    rates = chosen[chosen["metric"] == "throughput"].assign(_look=chosen["system"].map(look))
+    figure, axes = _new(title)
+    for colour, marker, name in [
+        entry for entry in _LOOKS.values() if entry in set(rates["_look"])
+    ]:
         points = [
             (x, median_interval(group["value"].to_numpy()))
-            for x, group in rates[rates["_way"] == way].groupby(by)
+            for x, group in rates[rates["_look"] == (colour, marker, name)].groupby(by)
         ]
         places = [x for x, _ in points]
         axes.plot(places, [point.value for _, point in points], marker=marker, color=colour,
                   linewidth=1.8, markersize=5.5, label=name)  # fmt: skip
         axes.vlines(places, [point.low for _, point in points], [point.high for _, point in points],
                     color=colour, linewidth=1.6)  # fmt: skip
-    axes.set(xscale="log", yscale="log")
+    axes.set(xscale="log", yscale="log", xlabel=what, ylabel="operations per second")
+    _quantities(axes, "y", "1/s")
+    _counts(axes)
     _legend(axes)
+    return figure
 
 
 def _legend(axes: Axes) -> None:

@@ -1,0 +1,67 @@
+"""Packed: a column in the making, that one kernel writes from front to back. Used by `table` and `engine`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..columns import Column
+from .memory import on_device, pinned
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed column that a kernel writes, pinned or on the device.
+
+    head:   uint8; the bytes of all rows together (8), validity bits, offsets, each at a multiple of 16
+    data:   uint8, the rows
+    n:      rows
+    wide:   whether the offsets have 64 bits
+    full:   whether the rows fill `data`, which head then does not say
+    """
+
+    head: Any
+    data: Any
+    n: int
+    wide: bool
+    full: bool = False
+
+    @classmethod
+    def empty(cls, n: int, capacity: int, in_pinned: bool, full: bool = False) -> Packed:
+        wide = capacity > INT32_MAX
+        new, offsets_at = pinned if in_pinned else on_device, cls._offsets_at(n)
+        memory = new(padded(offsets_at + (8 if wide else 4) * (n + 1)) + capacity, np.uint8)
+        split = len(memory) - capacity
+        packed = cls(memory[:split], memory[split:], n, wide, full)
+        if n == 0:
+            packed.head[:] = 0
+        return packed
+
+    @staticmethod
+    def _offsets_at(n: int) -> int:
+        return 16 + padded(-(-n // 8))
+
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
+        at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
+        offsets = self.head[at : at + np.dtype(dtype).itemsize * (self.n + 1)].view(dtype)
+        return self.data, offsets, self.head[16:at].view(np.uint32), self.head[:8].view(np.uint64)
+
+    @property
+    def column(self) -> Column:
+        data, offsets, validity, _ = self.arrays()
+        return Column(data, offsets, 0, self.n, validity.view(np.uint8)[: -(-self.n // 8)])
+
+    @property
+    def total(self) -> int:
+        """Bytes of all rows together; wait for the stream first where the column is pinned."""
+        return len(self.data) if self.full else int(self.arrays()[3][0])
+
+
+def padded(nbytes: int) -> int:
+    """The next multiple of 16."""
+    return (nbytes + 15) & ~15
