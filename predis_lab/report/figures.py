@@ -6,6 +6,7 @@ colour vision; markers and labels tell them apart in print.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
     axes.set(yscale="log", xscale="log", xlabel="keys a call", ylabel="times Redis's rate")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     _few_ticks(axes.yaxis)
-    _counts(axes)
+    _counts(axes, table["keys"])
     _legend(axes)
     return figure
 
@@ -213,7 +214,7 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
                     color=colour, linewidth=1.6)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=what, ylabel="operations per second")
     _quantities(axes, "y", "1/s")
-    _counts(axes)
+    _counts(axes, rates[by])
     _legend(axes)
     return figure
 
@@ -240,8 +241,9 @@ def _few_ticks(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _counts(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator())
+def _counts(axes: Axes, places: Iterable[float]) -> None:
+    """Ticks where there are points, for few places on a logarithmic axis."""
+    axes.set_xticks(sorted(set(places)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
