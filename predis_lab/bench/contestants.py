@@ -45,9 +45,8 @@ def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
     for server in servers:
         client = server.client()
         if server.ours:
-            client.execute_command(
-                "FLUSHDB", "SYNC"
-            )  # or memory is given back while others are timed
+            # In the background, memory would be given back while others are timed.
+            client.execute_command("FLUSHDB", "SYNC")
         for start in range(0, len(records), LOAD_KEYS):
             piece = slice(start, start + LOAD_KEYS)
             client.mset(_mapping(records.keys[piece], records.values[piece]))

@@ -112,7 +112,7 @@ class Arena:
     @property
     def available(self) -> int:
         """Bytes that segments may still be made of, those of free segments included."""
-        return self.left + sum(segment.nbytes for segment in self.free)
+        return self.capacity - self.reserved - self.nbytes_in_use
 
     def reopen(self, nbytes: int, taken: Container[Segment]) -> Segment | None:
         """The segment, none of `taken`, that compaction left with enough room to go on writing to, if there is one."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from ..bench.harness import comparison_table
+from ..bench.harness import POOLED, comparison_table
 from ..bench.results import Run
 from ..bench.statistics import Comparison, judge
 from . import units
@@ -66,6 +67,24 @@ def default_pairs(samples: pd.DataFrame) -> list[tuple[str, str]]:
     faces = sorted(system for system in systems if system.startswith("predis"))
     baselines = sorted(system for system in systems if system.startswith("redis"))
     return [(face, baseline) for face in faces for baseline in baselines]
+
+
+def way(system: str) -> str:
+    """How a server was asked: by "pipeline", or by one "command" for all keys."""
+    return "pipeline" if system.endswith("pipeline") else "command"
+
+
+def ratio_text(row: Any) -> str:
+    """A comparison's ratio with its interval."""
+    return f"{units.digits(row.ratio)}x [{units.digits(row.low)}, {units.digits(row.high)}]"
+
+
+def pooled_latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> pd.DataFrame:
+    """Seconds a call by system (rows) and percentile (columns), over all its calls; NaN where they were too few."""
+    chosen = best_transport(samples)
+    cell = (chosen["workload"] == workload) & (chosen["records"] == records)
+    chosen = chosen[cell & (chosen["keys"] == keys) & chosen["metric"].isin(POOLED)]
+    return chosen.pivot(index="system", columns="metric", values="value").reindex(columns=POOLED)
 
 
 def noise_floor(samples: pd.DataFrame) -> float:

@@ -19,7 +19,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ..bench.harness import POOLED
 from ..bench.statistics import median_interval
 from . import units
-from .comparison import best_transport
+from .comparison import best_transport, pooled_latencies
+from .comparison import way as way_of
 
 INK, SOFT, LINE = "#1b2330", "#5a6676", "#dde2e9"
 # Colour and marker by who answers, and by how it is asked.
@@ -78,11 +79,7 @@ def rates_by_size(samples: pd.DataFrame, workload: str, keys: int) -> Figure:
 
 def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> Figure:
     """Latency of a call by percentile, one row a system, over all of its calls; none beyond what their number allows."""
-    chosen = best_transport(samples)
-    cell = (chosen["workload"] == workload) & (chosen["records"] == records)
-    chosen = chosen[cell & (chosen["keys"] == keys)]
-    pooled = chosen[chosen["metric"].isin(POOLED)]
-    table = pooled.pivot(index="system", columns="metric", values="value").reindex(columns=POOLED)
+    table = pooled_latencies(samples, workload, records, keys)
     order = table[POOLED[0]].sort_values(ascending=False).index
     figure, axes = _new(
         f"{workload.upper()}, {keys:,} keys a call: latency", len(order) * 0.6 + 1.6
@@ -116,7 +113,7 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
     """Predis over Redis against keys a call, from `comparison.against`; hollow where no difference is claimed."""
     figure, axes = _new(title)
     axes.axhline(1, color=INK, linewidth=1.2)
-    for (candidate, way), rows in table.assign(way=table["baseline"].map(_way)).groupby(
+    for (candidate, way), rows in table.assign(way=table["baseline"].map(way_of)).groupby(
         ["candidate", "way"], sort=False
     ):
         rows = rows.sort_values("keys")
@@ -221,10 +218,6 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK, fontsize=9.5)
-
-
-def _way(system: str) -> str:
-    return "pipeline" if system.endswith("pipeline") else "command"
 
 
 def _quantities(axes: Axes, side: str, unit: str) -> None:

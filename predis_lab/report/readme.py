@@ -62,11 +62,8 @@ def _section(reference: Path, compared) -> str:
     for (keys, candidate), rows in compared.groupby(["keys", "candidate"]):
         cells = {"pipeline": "", "command": ""}
         for row in rows.itertuples():
-            way = "pipeline" if row.baseline.endswith("pipeline") else "command"
-            ratio = (
-                f"{units.digits(row.ratio)}x [{units.digits(row.low)}, {units.digits(row.high)}]"
-            )
-            cells[way] = f"{ratio} {row.verdict}"
+            text = f"{comparison.ratio_text(row)} {row.verdict}"
+            cells[comparison.way(row.baseline)] = text
         face = look(candidate)[2].removeprefix("Predis, ")
         lines.append(f"| {int(keys):,} | {face} | {cells['command']} | {cells['pipeline']} |")
     lines += ["", "| the table alone, load factor 0.8 | keys a second |", "|---|---|"]

@@ -76,10 +76,7 @@ def figures(stored: dict[str, dict[str, Any]], names: dict[str, str]) -> HTML:
 
 def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> HTML:
     """Latency of a call by percentile, over all calls of each system; empty where they were too few."""
-    chosen = comparison.best_transport(samples)
-    cell = (chosen["workload"] == workload) & (chosen["records"] == records)
-    chosen = chosen[cell & (chosen["keys"] == keys) & chosen["metric"].isin(POOLED)]
-    wide = chosen.pivot(index="system", columns="metric", values="value").reindex(columns=POOLED)
+    wide = comparison.pooled_latencies(samples, workload, records, keys)
     rows = [
         (system, *("" if pd.isna(v) else units.format_quantity(v, "s") for v in wide.loc[system]))
         for system in wide[POOLED[0]].sort_values().index
@@ -123,7 +120,7 @@ def ratios(compared: pd.DataFrame) -> HTML:
     """Each comparison with its interval, effect size, corrected p and verdict."""
     rows = [
         (
-            row.workload, row.records, f"{int(row.keys):,}", row.candidate, row.baseline, ratio_text(row),
+            row.workload, row.records, f"{int(row.keys):,}", row.candidate, row.baseline, comparison.ratio_text(row),
             f"{row.delta:+.2f}", f"{row.p_adjusted:.1e}", row.verdict,
         )
         for row in compared.itertuples()
@@ -149,13 +146,8 @@ def verdict(compared: pd.DataFrame) -> Markdown:
         ["workload", "candidate", "baseline"], sort=False
     ):
         said = "; ".join(
-            f"{ratio_text(row)} at {int(row.keys):,} ({row.verdict})"
+            f"{comparison.ratio_text(row)} at {int(row.keys):,} ({row.verdict})"
             for row in rows.sort_values("keys").itertuples()
         )
         lines.append(f"- {verb.upper()}, **{look(candidate)[2]}**, against `{baseline}`: {said}")
     return Markdown("\n".join(lines))
-
-
-def ratio_text(row: Any) -> str:
-    """A ratio with its interval."""
-    return f"{units.digits(row.ratio)}x [{units.digits(row.low)}, {units.digits(row.high)}]"
