@@ -208,7 +208,9 @@ def test_names_of_a_wrong_length(filled, name):
             call(filled, name)
 
 
-@pytest.mark.parametrize("name", [None, True, (1,), object(), 1j], ids=repr)
+@pytest.mark.parametrize(
+    "name", [None, True, (1,), object(), 1j], ids=lambda name: type(name).__name__
+)
 def test_names_of_a_wrong_type(filled, name):
     for call in NAMED:
         with pytest.raises(UnsupportedType, match=type(name).__name__):

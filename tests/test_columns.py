@@ -242,7 +242,9 @@ def test_empty_lists():
 
 
 @pytest.mark.parametrize(
-    "row", [3, 1.5, [b"a"], object(), float("nan"), True, np.void(b"a")], ids=repr
+    "row",
+    [3, 1.5, [b"a"], object(), float("nan"), True, np.void(b"a")],
+    ids=lambda row: type(row).__name__,
 )
 def test_a_row_of_another_type_is_named(row):
     with pytest.raises(UnsupportedType, match=f"row 2 is {type(row).__name__}: bytes-like"):
