@@ -1,7 +1,8 @@
 // What a table knows of itself, kept on the device and handed to the host by the last block of a launch.
+#include "common.cuh"
 
 #define ENTRIES 0           // slots that hold a record, expired ones included
-#define TOMBSTONES 1        // slots erased and not claimed since
+#define OVERFLOWS 1         // buckets that some record went past
 #define LIVE_NBYTES 2       // bytes of the records that slots point to
 #define MAX_VALUE_NBYTES 3  // of any value written since the table was cleared
 #define MIN_VALUE_NBYTES 4  // its complement: zero while nothing has been written
@@ -18,25 +19,34 @@ __device__ __forceinline__ u64 warp_sum(u64 value) {
     return value;
 }
 
-// Adds each thread's changes (modulo 2^64) to the counters; the last block reports them: `report` lies in mapped
-// host memory, COUNTERS words, then what the launch used of the log. `work`: that, then finished blocks; zero
-// before and after a launch. Every thread of every block must call it.
-__device__ __forceinline__ void settle(
-    u64* counters, u64 entries, u64 tombstones, u64 live_nbytes, u64* report, u64* work) {
-    __shared__ u64 changes[3];
-    if (threadIdx.x < 3) changes[threadIdx.x] = 0;
+// What a block changes, modulo 2^64. In shared memory.
+struct Changes {
+    u64 entries, overflows, live_nbytes;
+};
+
+// Before anything is added up. Every thread of the block calls.
+__device__ __forceinline__ void start(Changes& changes) {
+    if (threadIdx.x == 0) changes = {};
     __syncthreads();
-    u64 sums[3] = {warp_sum(entries), warp_sum(tombstones), warp_sum(live_nbytes)};
-    if (threadIdx.x % 32 == 0) {
-        for (int i = 0; i < 3; ++i) {
-            if (sums[i]) atomicAdd(changes + i, sums[i]);
-        }
-    }
+}
+
+// Adds what each lane of a warp has changed. The whole warp calls.
+__device__ __forceinline__ void add_up(Changes& changes, u64 entries, u64 live_nbytes) {
+    entries = warp_sum(entries), live_nbytes = warp_sum(live_nbytes);
+    if (threadIdx.x % 32 != 0) return;
+    if (entries) atomicAdd(&changes.entries, entries);
+    if (live_nbytes) atomicAdd(&changes.live_nbytes, live_nbytes);
+}
+
+// Adds a block's changes to the counters; the last block reports them: `report` lies in mapped host memory, COUNTERS
+// words, then what the launch used of the log. `work`: that, then finished blocks; zero before and after a launch. Every
+// thread of every block must call it.
+__device__ __forceinline__ void settle(const Changes& changes, u64* counters, u64* report, u64* work) {
     __syncthreads();
     if (threadIdx.x != 0) return;
-    for (int i = 0; i < 3; ++i) {
-        if (changes[i]) atomicAdd(counters + i, changes[i]);
-    }
+    if (changes.entries) atomicAdd(counters + ENTRIES, changes.entries);
+    if (changes.overflows) atomicAdd(counters + OVERFLOWS, changes.overflows);
+    if (changes.live_nbytes) atomicAdd(counters + LIVE_NBYTES, changes.live_nbytes);
     __threadfence();
     u32* done = (u32*)(work + 1);
     if (atomicAdd(done, 1) != gridDim.x - 1) return;

@@ -1,7 +1,8 @@
 // Writing rows that lie scattered in records as one packed Arrow column: offsets, validity bits, bytes.
+#include "blocks.cuh"
 
 #ifndef ROWS_PER_THREAD
-#define ROWS_PER_THREAD 4  // at most: more rows a tile, fewer tiles that wait for one another
+#define ROWS_PER_THREAD 2  // at most: more rows a tile, fewer tiles that wait for one another
 #endif
 #define TILE_ROWS (TILE * ROWS_PER_THREAD)
 
@@ -69,6 +70,6 @@ __device__ __forceinline__ void emit(
     if (start + tile_nbytes > out.capacity) return;
     u32 lanes = lanes_per_row(tile_nbytes, count), lane = t % lanes;
     for (u32 r = t / lanes; r < count; r += TILE / lanes) {
-        copy_row(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
+        copy_row<LOG>(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
     }
 }

@@ -1,15 +1,17 @@
 // Lookup: values for keys, and what else can be asked about a key without changing anything.
 //
-// find        one fused pass: probe, compare, scan the lengths, copy the values into one packed column. Each record
-//             is visited once, so its bytes are read while its sectors are still near.
-// find_dense  the same for values of one length: a row's place is known beforehand, so nothing is scanned, no block
-//             waits for another and a warp shares nothing but registers.
+// find_dense  keys and values of one length each, multiples of 16: a row's place in the answer is known beforehand. A
+//             record is visited once: header, key and value are read side by side, and the value is written out while
+//             the key is being compared. Where that turns out to be another key (one in some ten thousand), the row
+//             is done again.
+// find        everything else: probe and compare, scan the lengths, copy the values into one packed column.
 // peek        presence and expiry only.
 //
-// Bytes moved per found key of k bytes with a value of v: k (query) + 32 to 64 (bucket) + 16 + k + v (record) + v
-// (result) + 4 (offset) + 1/8 (validity); the bucket and the record are the two random accesses.
-#include "common.cuh"
+// Bytes moved per found key of k bytes with a value of v: k (query) + 64 (bucket) + 16 + k + v (record) + v (result) + 4
+// (offset) + 1/8 (validity); the bucket and the record are the two random accesses.
 #include "emit.cuh"
+#include "records.cuh"
+
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,
@@ -19,68 +21,89 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     u64* ticket,    // a zero word
     u64* states) {  // zeroed, one per tile; unused where there is only one
     __shared__ Rows rows;
+    __shared__ Lookups lookups[WARPS];
     Output out = {values, capacity, value_offsets, wide, validity, total};
     u64 tile = take_ticket((u32*)ticket), first = tile * TILE * rows_per_thread;
     for (u32 r = threadIdx.x; r < TILE * rows_per_thread; r += TILE) {
         const u8* from = nullptr;
         u64 nbytes = 0;
-        if (first + r < n) {
-            Key key = load_key({key_data, key_offsets, key_stride}, first + r);
-            Match match = lookup(key, hash(key), index, buckets);
-            if (match.record && alive(match.header, now)) {
-                from = match.record + HEADER + key.nbytes;
-                nbytes = match.header.value_nbytes;
-            }
+        bool wanted = first + r < n;
+        Key key = wanted ? load_key({key_data, key_offsets, key_stride}, first + r) : Key{};
+        u8* record;
+        Header header;
+        if (find_record(lookups[threadIdx.x / 32], key, wanted, index, buckets, record, header) && alive(header, now)) {
+            from = record + HEADER + key.nbytes;
+            nbytes = header.value_nbytes;
         }
         bring(rows, out, first, n, r, from, nbytes);
     }
     emit(rows, out, states, tile, n, rows_per_thread);
 }
 
-extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find_dense(
-    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,
+extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
+    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,  // fixed width, a multiple of 16, aligned
     u64* index, u64 buckets, u64 now,
-    u64 width,            // bytes of every value; a value of another length counts as missing
-    u8* values,           // n * width, zero where a key is missing
-    void* value_offsets,  // n + 1 multiples of width, or null
+    u64 width,            // bytes of every value, a multiple of 16; a value of another length counts as missing
+    u8* values,           // n * width, aligned; zero where a key is missing
+    void* value_offsets,  // n + 1 multiples of width
     u64 wide, u32* validity) {
+    __shared__ Probes probes[WARPS];
+    Probes& mine = probes[threadIdx.x / 32];
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
     u32 lane = threadIdx.x % 32;
-    const u8* from = nullptr;
-    if (i < n) {
-        Key key = load_key({key_data, key_offsets, key_stride}, i);
-        Match match = lookup(key, hash(key), index, buckets);
-        if (match.record && alive(match.header, now) && match.header.value_nbytes == width) {
-            from = match.record + HEADER + key.nbytes;
-        }
-        Output out = {values, 0, value_offsets, wide, validity, nullptr};
-        if (value_offsets) store_offset(out, i, i * width);
-        if (value_offsets && i == n - 1) store_offset(out, n, n * width);
-    }
-    u32 present = __ballot_sync(~0u, from != nullptr);
     u64 first = i - lane;
-    if (lane == 0 && i < n) validity[i / 32] = present;
+    if (first >= n) return;
+    {
+        Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
+        probe(mine, nullptr, nullptr, hash(key), i < n, index, buckets);
+    }
+    Output out = {values, 0, value_offsets, wide, validity, nullptr};
+    if (i < n) store_offset(out, i, i * width);
+    if (i == n - 1) store_offset(out, n, n * width);
 
-    // Whether every row of the warp lies, here and there, at a multiple of 16; else all are copied the general way.
-    bool whole = __ballot_sync(~0u, ((u64)from | (u64)values | width) & 15) == 0;
-    u32 lanes = lanes_per_row(width, 1), rows = 32 / lanes, piece = lane % lanes;
-#pragma unroll 4
-    for (u32 r = lane / lanes; r < 32; r += rows) {
-        const u8* source = (const u8*)__shfl_sync(~0u, (u64)from, r);
-        if (first + r >= n) continue;
-        u8* to = values + (first + r) * width;
-        if (whole) {
-            for (u64 p = piece; p < width / 16; p += lanes) {
-                uint4 words = {};
-                if (source) words = __ldcg((const uint4*)source + p);
-                __stcs((uint4*)to + p, words);
+    u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
+    u32 rows = min(n - first, 32ull), wrong = 0;
+    Walk reading(head + value_pieces), writing(head + value_pieces);
+    const uint4* keys = (const uint4*)key_data + first * key_pieces;
+    uint4* to = (uint4*)values + first * value_pieces;
+    while (writing.row < rows) {
+        uint4 words[PIECES_AT_ONCE];
+#pragma unroll
+        for (u32 f = 0; f < PIECES_AT_ONCE; ++f, reading.next()) {
+            u64 seen = reading.row < rows ? mine.match[reading.row].seen : 0;
+            words[f] = {};
+            if (seen) words[f] = __ldcg((const uint4*)record_of(seen) + reading.piece);
+        }
+#pragma unroll
+        for (u32 f = 0; f < PIECES_AT_ONCE; ++f, writing.next()) {
+            u32 row = writing.row, piece = writing.piece;
+            if (row >= rows) break;
+            if (piece >= head) {
+                __stcs(to + (u64)row * value_pieces + piece - head, words[f]);
+            } else if (mine.match[row].seen) {
+                bool right;
+                if (piece == 0) {
+                    Header header = parse_header(words[f]);
+                    right = header.value_nbytes == width && header.key_nbytes == key_stride && alive(header, now);
+                } else {
+                    right = same(words[f], load<COLUMN>(keys + row * key_pieces + piece - 1));
+                }
+                if (!right) wrong |= 1u << row;
             }
-        } else if (source) {
-            copy_row(to, source, width, piece, lanes);
-        } else {
-            for (u64 b = piece; b < width; b += lanes) to[b] = 0;
         }
     }
+    wrong = warp_or(wrong);
+    __syncwarp();  // what is written again was written before
+    bool found = mine.match[lane].seen != 0;
+    if (wrong >> lane & 1) {
+        search(mine.match[lane], nullptr, nullptr, (const u8*)(keys + lane * key_pieces), key_stride, index, buckets);
+        u64 seen = mine.match[lane].seen;
+        found = seen && alive(load_header(record_of(seen)), now);
+        const uint4* from = (const uint4*)record_of(seen) + head;
+        for (u32 p = 0; p < value_pieces; ++p) to[(u64)lane * value_pieces + p] = found ? __ldcg(from + p) : uint4{};
+    }
+    u32 present = __ballot_sync(ALL, found);
+    if (lane == 0) validity[i / 32] = present;
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(
@@ -88,11 +111,14 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(
     u64* index, u64 buckets, u64 now,
     u8* present,     // one byte per key, 1 or 0; or null
     i64* expiry) {   // ms since the epoch, -1 never, -2 absent; or null
+    __shared__ Lookups lookups[WARPS];
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
+    Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
+    u8* record;
+    Header header;
+    bool found = find_record(lookups[threadIdx.x / 32], key, i < n, index, buckets, record, header);
     if (i >= n) return;
-    Key key = load_key({key_data, key_offsets, key_stride}, i);
-    Match match = lookup(key, hash(key), index, buckets);
-    bool found = match.record && alive(match.header, now);
+    found = found && alive(header, now);
     if (present) present[i] = found;
-    if (expiry) expiry[i] = !found ? -2 : match.header.expiry ? (i64)match.header.expiry : -1;
+    if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
 }

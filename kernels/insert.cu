@@ -1,38 +1,65 @@
-// Insert: append whole records to the log, then publish each by one compare-and-swap.
+// Insert: append whole records to the log, in one launch, then publish each by one compare-and-swap, in another.
 //
-// A tile of records takes its place at the log's tail with one atomic addition and is written there in order, all
-// lanes sharing the bytes. Only then, after a fence, is any of it published: a reader sees the old record or the
-// new one, never a mixture.
+// write_dense  keys and values of one length each, multiples of 16: record i lies at log + i * record length, and a warp
+//              writes its 32 records as one stretch of memory.
+// write        everything else: a tile of records takes its place at the log's tail with one atomic addition.
+// publish      looks each key up and puts its record's address into the slot.
 //
-// Equal keys in one batch: the highest row wins, whatever the order of execution; which records belong to the
-// batch is told by where they lie (a batch may take several launches, one for each piece of the log it fills). A slot is claimed only as the
-// first free one of the key's whole probe, and slots are only ever filled while this kernel runs; so two threads
-// with one key contend for one and the same slot, the loser looks again and finds the winner's record.
+// A record is published only once all of it lies in memory, which the end of a launch sees to: a reader sees the old record
+// or the new one, never a mixture. Within one launch a fence would have to, and every lane would wait for its warp's writes.
 //
-// Bytes moved per new record: key and value read, 16 + key + value written, 64 (bucket) read, 32 (slot's sector)
-// read and written; the bucket is the one random access.
-#include "common.cuh"
-#include "counters.cuh"
+// Equal keys in one batch: the highest row wins, whatever the order of execution; which records belong to the batch is told by
+// where they lie (a batch may take several launches, one for each piece of the log it fills). A slot is claimed only as the
+// first free one of the key's whole search, and slots are only ever filled while `publish` runs; so two threads with one
+// key contend for one and the same slot, the loser looks again and finds the winner's record.
+//
+// Bytes moved per new record: write: key and value read, 16 + key + value written, all in order; publish: key read, 64
+// (bucket) read, 8 (slot) swapped; the bucket is the one random access, visited twice.
+#include "emit.cuh"
+#include "records.cuh"
 
-#ifndef INSERT_BLOCKS
-#define INSERT_BLOCKS 7  // per multiprocessor: caps the registers
-#endif
 #define STORED 0
 #define UPDATED 1
 #define SUPERSEDED 2
 #define NO_SPACE 4
 #define OWN_KEY_NBYTES 64  // keys up to here are written by their own thread, word by word
 
-extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) insert(
+extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) write_dense(
+    const uint4* keys, u64 key_stride, const uint4* values, u64 value_stride, u64 n,  // multiples of 16, aligned
+    u64 expiry, uint4* log, u64 first_row, signed char* status, u64* counters, u64* work) {  // as for write
+    u32 lane = threadIdx.x % 32, key_pieces = key_stride / 16, head = 1 + key_pieces, value_pieces = value_stride / 16;
+    u32 pieces = record_nbytes(key_stride, value_stride) / 16;
+    u64 i = (u64)blockIdx.x * TILE + threadIdx.x, first = i - lane;
+    if (i == 0) {
+        raise(counters + MAX_VALUE_NBYTES, value_stride);
+        raise(counters + MIN_VALUE_NBYTES, ~value_stride);
+        atomicAdd(work, n * 16 * pieces);
+    }
+    if (first >= n) return;
+    if (i < n) status[first_row + i] = STORED;
+    u32 rows = min(n - first, 32ull);
+    keys += first * key_pieces, values += first * value_pieces, log += first * pieces + lane;
+    for (Walk walk(pieces); walk.row < rows; walk.next(), log += 32) {
+        if (walk.piece >= head + value_pieces) {
+            *log = {};  // padding: a line written in part would first have to be read
+        } else if (walk.piece >= head) {
+            *log = __ldcs(values + (u64)walk.row * value_pieces + walk.piece - head);
+        } else if (walk.piece) {
+            *log = load<COLUMN>(keys + walk.row * key_pieces + walk.piece - 1);
+        } else {
+            *log = pack_header(value_stride, first_row + first + walk.row, key_stride, expiry);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) write(
     const u8* key_data, const void* key_offsets, u64 key_stride,
-    const u8* value_data, const void* value_offsets, u64 value_stride, u64 n,
-    u64* index, u64 buckets, u64 now, u64 expiry,
+    const u8* value_data, const void* value_offsets, u64 value_stride, u64 n, u64 expiry,
     u8* log,                             // the tail, with room for all these rows
-    const u8* begin, const u8* end,      // where this segment holds records of the batch, `log` on included
-    const u64* earlier, u64 n_earlier,   // the same, begin and end, for the batch's earlier segments
+    u64* places,                         // per row: where its record lies
     u64 first_row, signed char* status,  // of these rows in the batch; per row of the whole batch
-    u64* counters, u64* report,
-    u64* work) {                         // two zero words: bytes used of the log, finished blocks
+    u64* counters,
+    u64* work) {                         // two zero words: bytes used of the log, for `publish` to report
     __shared__ u8* records[TILE];
     __shared__ const u8* keys[TILE];
     __shared__ const u8* values[TILE];
@@ -59,14 +86,14 @@ extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) insert(
 
     u8* record = log + tile_start + before;
     if (nbytes) {
-        store_header(record, value_nbytes, first_row + i, key.nbytes, expiry);
+        places[i] = (u64)record;
+        *(uint4*)record = pack_header(value_nbytes, first_row + i, key.nbytes, expiry);
         u64* words = (u64*)(record + HEADER);
         if (key.nbytes <= OWN_KEY_NBYTES) {
-            // The last word may reach into the value, which is written after the barrier.
-            words[0] = key.first;
-            if (key.nbytes > 8) words[1] = key.second;
+            // What reaches into the value is written over after the barrier. A record has 32 bytes or more.
+            *(ulonglong2*)words = {key.first, key.second};
             for (u64 at = 16; at < key.nbytes; at += 8) {
-                words[at / 8] = load_word(key.data + at, min(key.nbytes - at, 8ull));
+                words[at / 8] = load_word<COLUMN>(key.data + at, min(key.nbytes - at, 8ull));
             }
         }
     }
@@ -77,48 +104,105 @@ extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) insert(
     value_lengths[t] = value_nbytes;
     __syncthreads();
 
-    u32 lanes = lanes_per_row(tile_nbytes, TILE), lane = t % lanes;
+    u32 lanes = lanes_per_row(tile_nbytes, TILE);
+    if (__any_sync(ALL, key_lengths[t] > OWN_KEY_NBYTES)) {
+        // A warp's own rows: other warps need not have any.
+        for (u32 r = t & ~31u; r < (t | 31u) + 1; ++r) {
+            u32 key_nbytes = key_lengths[r] > OWN_KEY_NBYTES ? key_lengths[r] : 0;
+            copy_row<COLUMN>(records[r] + HEADER, keys[r], key_nbytes, t % 32, 32);
+        }
+    }
     for (u32 r = t / lanes; r < TILE; r += TILE / lanes) {
-        u8* to = records[r] + HEADER;
-        if (key_lengths[r] > OWN_KEY_NBYTES) copy_row(to, keys[r], key_lengths[r], lane, lanes);
-        copy_row(to + key_lengths[r], values[r], value_lengths[r], lane, lanes);
+        copy_row<COLUMN>(records[r] + HEADER + key_lengths[r], values[r], value_lengths[r], t % lanes, lanes);
     }
-    __threadfence();
-    __syncthreads();
+}
 
-    u64 claimed = 0, tombstones = 0, live = 0;  // what this thread adds to the counters, modulo 2^64
-    u64 h = nbytes ? hash(key) : 0, mine = slot_of(h, record), batch_row = first_row + i;
-    while (nbytes) {
-        Match match = lookup(key, h, index, buckets);
-        if (!match.record) {
-            if (!match.free) {
-                status[batch_row] = NO_SPACE;
-                break;
-            }
-            if (atomicCAS(match.free, match.free_seen, mine) != match.free_seen) continue;
-            claimed = 1;
-            tombstones = match.free_seen == TOMBSTONE ? ~0ull : 0;
-            live = nbytes;
-            break;
+// Where the batch has written so far, begin and end of each stretch: in this segment, and in earlier ones.
+struct Batch {
+    const u8 *begin, *end;
+    const u64* earlier;
+    u64 n_earlier;
+
+    __device__ __forceinline__ bool wrote(const u8* record) const {
+        bool did = record >= begin && record < end;
+        for (u64 e = 0; e < n_earlier && !did; ++e) {
+            did = (u64)record >= earlier[2 * e] && (u64)record < earlier[2 * e + 1];
         }
-        bool same_batch = match.record >= begin && match.record < end;
-        for (u64 e = 0; e < n_earlier && !same_batch; ++e) {
-            same_batch = (u64)match.record >= earlier[2 * e] && (u64)match.record < earlier[2 * e + 1];
-        }
-        if (same_batch && match.header.batch_row > batch_row) {
-            status[batch_row] = SUPERSEDED;
-            break;
-        }
-        // Whether the key was there before the batch is handed on from record to record.
-        if (same_batch ? match.header.replaced != 0 : alive(match.header, now)) {
-            status[batch_row] = UPDATED;
-            *(u32*)record = (u32)value_nbytes | REPLACED;
-            __threadfence();
-        }
-        if (atomicCAS(match.slot, match.seen, mine) != match.seen) continue;
-        live = nbytes - record_nbytes(match.header.key_nbytes, match.header.value_nbytes);
-        if (same_batch) status[match.header.batch_row] = SUPERSEDED;
-        break;
+        return did;
     }
-    settle(counters, claimed, tombstones, live, report, work);
+};
+
+__device__ __forceinline__ u64 nbytes_of(const Header& header) {
+    return record_nbytes(header.key_nbytes, header.value_nbytes);
+}
+
+extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) publish(
+    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n, u64* index, u64 buckets, u64 now,
+    const u8* log, u64 nbytes, const u64* places,  // record i lies at places[i], or where that is null at log + i * nbytes
+    const u8* begin, const u8* end,     // where this segment holds records of the batch
+    const u64* earlier, u64 n_earlier,  // the same, begin and end, for the batch's earlier segments
+    u64 first_row, signed char* status, u64* counters, u64* report, u64* work) {
+    __shared__ Lookups lookups[WARPS];
+    __shared__ Changes changes;
+    Lookups& mine = lookups[threadIdx.x / 32];
+    Batch batch = {begin, end, earlier, n_earlier};
+    u32 lane = threadIdx.x % 32;
+    Spot &match = mine.match[lane], &vacant = mine.vacant[lane];
+    start(changes);
+    if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(&changes.live_nbytes, __ldcg(work));
+    for (u64 i = (u64)blockIdx.x * TILE + threadIdx.x; i - lane < n; i += (u64)gridDim.x * TILE) {
+        bool wanted = i < n, claimed = false;
+        u32 dead_nbytes = 0;
+        u64 slot = 0;
+        Finding finding;
+        {
+            Key key = wanted ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
+            u64 h = hash(key);
+            slot = slot_of(h, !wanted ? nullptr : places ? (const u8*)places[i] : log + i * nbytes);
+            finding = look_up(mine, mine.vacant, &changes, key, h, wanted, index, buckets);
+        }
+        u32 row = first_row + i;
+        while (wanted) {
+            if (finding == MISTAKEN) {
+                u64 key_nbytes;
+                const u8* key = ::row({key_data, key_offsets, key_stride}, i, key_nbytes);
+                search(match, &vacant, &changes, key, key_nbytes, index, buckets);
+                if (match.seen) mine.heads[lane][0] = __ldcg((const uint4*)record_of(match.seen));
+                finding = match.seen ? PRESENT : ABSENT;
+            }
+            u64 seen = match.seen;
+            if (finding == ABSENT) {
+                seen = vacant.seen;
+                if (!vacant.at) {
+                    status[row] = NO_SPACE;
+                    dead_nbytes = nbytes_of(load_header(record_of(slot)));
+                    break;
+                }
+                claimed = atomicCAS(vacant.at, seen, slot | (seen & GOES_ON)) == seen;
+                if (claimed) break;
+            } else {
+                Header old = parse_header(mine.heads[lane][0]);
+                bool same_batch = batch.wrote(record_of(seen));
+                if (same_batch && old.batch_row > row) {
+                    status[row] = SUPERSEDED;
+                    dead_nbytes = nbytes_of(load_header(record_of(slot)));
+                    break;
+                }
+                // Whether a live record of before the batch is replaced is handed on from slot to slot within it.
+                u64 replaced = (same_batch ? (seen & REPLACED) != 0 : alive(old, now)) ? REPLACED : 0;
+                if (replaced) {
+                    status[row] = UPDATED;
+                    __threadfence();  // once the record can be seen, a later row may write here
+                }
+                if (atomicCAS(match.at, seen, slot | replaced | (seen & GOES_ON)) == seen) {
+                    if (same_batch) status[old.batch_row] = SUPERSEDED;
+                    dead_nbytes = nbytes_of(old);
+                    break;
+                }
+            }
+            finding = MISTAKEN;
+        }
+        add_up(changes, claimed, 0 - (u64)dead_nbytes);
+    }
+    settle(changes, counters, report, work);
 }

@@ -5,9 +5,8 @@
 // rehash       the records of one index into a larger, empty one; expired ones are left behind
 // census       live bytes per segment of the log: which segments are worth compacting
 // relocate     the live records of chosen segments to the tail of another segment
-#include "common.cuh"
 #include "emit.cuh"
-#include "counters.cuh"
+#include "probe.cuh"
 
 extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
     const u64* slots, u64 n, u64 now,
@@ -46,6 +45,8 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
     u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
     u64 kept = 0, live = 0;
+    __shared__ Changes changes;
+    start(changes);
     if (is_record(slot)) {
         const u8* record = record_of(slot);
         Header header = load_header(record);
@@ -53,17 +54,23 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
             kept = 1;
             live = record_nbytes(header.key_nbytes, header.value_nbytes);
             // The stored key as a one-row column: the same words, the same hash.
-            Key key = load_key({record + HEADER, nullptr, header.key_nbytes}, 0);
-            u64 bucket = home(hash(key), buckets);
-            for (bool placed = false; !placed; bucket = bucket + 1 == buckets ? 0 : bucket + 1) {
+            Key key = load_key<LOG>({record + HEADER, nullptr, header.key_nbytes}, 0);
+            u64 h = hash<LOG>(key);
+            u32 bucket = home(h, buckets);
+            bool placed = false;
+            for (u64 done = 0;; ++done) {
+                u64* at = index + (u64)bucket * SLOTS;
                 for (int s = 0; s < SLOTS && !placed; ++s) {
-                    u64* at = index + bucket * SLOTS + s;
-                    placed = __ldcg(at) == EMPTY && atomicCAS(at, EMPTY, slot) == EMPTY;
+                    placed = !is_record(__ldcg(at + s)) && atomicCAS(at + s, EMPTY, slot & ~GOES_ON) == EMPTY;
                 }
+                if (placed) break;
+                go_past(at + SLOTS - 1, changes);  // nobody reads this index before the launch is over
+                bucket = next_bucket(bucket, stride_of(h, buckets), done, buckets);
             }
         }
     }
-    settle(counters, kept, 0, live, report, work);
+    add_up(changes, kept, live);
+    settle(changes, counters, report, work);
 }
 
 // The segment that holds an address. starts: ascending, every record's address lies in one of them.
@@ -102,6 +109,8 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     __shared__ const u8* sources[TILE];
     __shared__ u32 lengths[TILE];
     __shared__ u64 tile_start;
+    __shared__ Changes changes;
+    start(changes);
 
     u32 t = threadIdx.x;
     u64 i = (u64)blockIdx.x * TILE + t;
@@ -122,11 +131,12 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     __syncthreads();
     u32 lanes = lanes_per_row(tile_nbytes, TILE);
     for (u32 r = t / lanes; r < TILE; r += TILE / lanes) {
-        copy_row(targets[r], sources[r], lengths[r], t % lanes, lanes);
+        copy_row<LOG>(targets[r], sources[r], lengths[r], t % lanes, lanes);
     }
     __threadfence();
     __syncthreads();
-    if (nbytes) slots[i] = (slot & ~LOW48) | (u64)to >> 4;
-    if (expired) slots[i] = TOMBSTONE;
-    settle(counters, expired ? ~0ull : 0, expired, 0 - freed, report, work);
+    if (nbytes) slots[i] = (slot & ~ADDRESS) | (u64)to >> 4;
+    if (expired) slots[i] = slot & GOES_ON;
+    add_up(changes, 0ull - expired, 0 - freed);
+    settle(changes, counters, report, work);
 }

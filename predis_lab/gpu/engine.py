@@ -205,10 +205,10 @@ class DeviceEngine:
         buffers = self._stage.nbytes + self._key.nbytes
         return {
             "capacity": arena.capacity,
-            "used": arena.reserved + arena.nbytes,
+            "used": arena.reserved + arena.nbytes_in_use,
             "records": table.live_nbytes,
             "index": arena.reserved,
-            "log": arena.nbytes,
+            "log": arena.nbytes_in_use,
             "log_used": arena.used,
             "log_segment": arena.segment_nbytes,
             "pinned_buffers": buffers,
@@ -220,8 +220,7 @@ class DeviceEngine:
 
     def close(self) -> None:
         with self._stream:
-            self.table.clear()
-            self._stream.synchronize()
+            self.table.close()
 
     # ---- Moving columns
 

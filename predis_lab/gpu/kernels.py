@@ -1,4 +1,4 @@
-"""The CUDA kernels: source, compilation, and one typed launch function for each.
+"""The CUDA kernels: one typed launch function for each.
 
 CuPy checks nothing at a launch, so every array that reaches a kernel passes `address` here: right dtype,
 contiguous, large enough, and reachable from the device. Called by `table` and by the benchmarks of the hardware.
@@ -6,36 +6,28 @@ contiguous, large enough, and reachable from the device. Called by `table` and b
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
 import cupy
+import numpy as np
 
 from ..columns import Column
 from ..errors import UnsupportedType
-from .memory import PinnedArray
-from .source import OPTIONS, ROWS_PER_THREAD, TILE, read_source
+from ..table import RECORD_HEADER_NBYTES
+from .memory import PinnedArray, on_device
+from .modules import block_threads, function, multiprocessors, resident_blocks
+from .source import ROWS_PER_THREAD
 
-COUNTERS = 5  # words: entries, tombstones, live bytes, longest value, complement of the shortest
+COUNTERS = 5  # words: entries, overflows, live bytes, longest value, complement of the shortest
 MAX_VALUE_NBYTES = 3  # the first of those that a rehash leaves alone
+PIECE_NBYTES = 16  # what the dense kernels move at once
+MOST_PADDING = 63  # of a record
+MAX_DENSE_KEY_NBYTES = (
+    64  # a record read for a key of another length is overrun by less: `memory.SLACK_NBYTES`
+)
 REPORT_WORDS = COUNTERS + 1  # and what a launch used of its piece of the log
 WORK_WORDS = 2  # zero before a launch, and again after it
-
-
-@functools.cache
-def _module(name: str, device: int) -> cupy.RawModule:
-    return cupy.RawModule(code=read_source(name), options=OPTIONS, backend="nvrtc")
-
-
-@functools.cache
-def _function(module: str, name: str, device: int) -> Any:
-    return _module(module, device).get_function(name)
-
-
-def function(module: str, name: str) -> Any:
-    """The compiled kernel on the current device; compiled on first use, then cached by CuPy on disk."""
-    return _function(module, name, cupy.cuda.runtime.getDevice())
 
 
 def packing(n: int) -> tuple[int, int]:
@@ -44,20 +36,15 @@ def packing(n: int) -> tuple[int, int]:
     Many rows a thread where there are enough to fill the device all the same: fewer blocks then wait for one
     another's place in the output.
     """
-    fill = 2 * _multiprocessors(cupy.cuda.runtime.getDevice())
-    per_thread = max(1, min(ROWS_PER_THREAD, n // (TILE * fill)))
-    return per_thread, -(-n // (TILE * per_thread))
+    tile = block_threads()
+    per_thread = max(1, min(ROWS_PER_THREAD, n // (tile * 2 * multiprocessors())))
+    return per_thread, -(-n // (tile * per_thread))
 
 
 def scan_states(n: int) -> int:
     """Zeroed words that a launch that packs n rows needs: one per block, none where there is only one."""
     blocks = packing(n)[1]
     return blocks if blocks > 1 else 0
-
-
-@functools.cache
-def _multiprocessors(device: int) -> int:
-    return cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"]
 
 
 def find(
@@ -80,30 +67,41 @@ def find(
     n = len(keys)
     if n:
         output = _output(n, values, offsets, validity, total, work, states)
-        _launch_packing("find", "find", n, *_column(keys), n, *_index(index), now_ms, *output)
+        _launch_packing(
+            "find", "find", n, *column_arguments(keys), n, *index_arguments(index), now_ms, *output
+        )
 
 
 def find_dense(
-    keys: Column, index: Any, now_ms: int, width: int, values: Any, offsets: Any, validity: Any
+    keys: Column,
+    index: Any,
+    now_ms: int,
+    width: int,
+    values: Any,
+    offsets: Any,
+    validity: Any,
+    defines: tuple[str, ...] = (),
 ) -> None:
     """Values of n keys, all of `width` bytes, one after the other; zeros where a key is absent.
 
-    values: uint8 (n * width,). offsets: int32 or int64 (n + 1,). validity: uint32 (ceil(n / 32),).
+    keys: `is_dense`. width: a multiple of 16. values: uint8 (n * width,), aligned. offsets: int32 or int64 (n + 1,).
+    validity: uint32 (ceil(n / 32),).
     """
     n = len(keys)
     launch(
         "find",
         "find_dense",
         n,
-        *_column(keys),
+        *_dense(keys),
         n,
-        *_index(index),
+        *index_arguments(index),
         now_ms,
         width,
-        address(values, "u1", n * width),
+        _aligned(address(values, "u1", n * width), width),
         address(offsets, "i4 i8", n + 1),
         int(offsets.dtype.itemsize == 8),
         address(validity, "u4", -(-n // 32)),
+        defines=defines,
     )
 
 
@@ -112,7 +110,24 @@ def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any
     n = len(keys)
     present = 0 if present is None else address(present, "b1 u1", n)
     expiry = 0 if expiry is None else address(expiry, "i8", n)
-    launch("find", "peek", n, *_column(keys), n, *_index(index), now_ms, present, expiry)
+    launch(
+        "find",
+        "peek",
+        n,
+        *column_arguments(keys),
+        n,
+        *index_arguments(index),
+        now_ms,
+        present,
+        expiry,
+    )
+
+
+def record_nbytes(key_nbytes: int, value_nbytes: int) -> int:
+    """Bytes of the log that a record takes; see kernels/common.cuh."""
+    nbytes = RECORD_HEADER_NBYTES + key_nbytes + value_nbytes
+    align = 64 if nbytes > 128 else 16
+    return -(-nbytes // align) * align
 
 
 @dataclass(frozen=True)
@@ -137,8 +152,9 @@ def insert(
     counters: Any,
     report: Any,
     work: Any,
+    defines: tuple[str, ...] = (),
 ) -> None:
-    """Appends n records to the log and publishes them.
+    """Appends n records to the log, then publishes them.
 
     log: with room for them all. first_row: of these records in their batch. status: int8, one per row of the
     whole batch; written for these rows, and for earlier ones that they supersede. counters: uint64 (COUNTERS,).
@@ -147,26 +163,43 @@ def insert(
     n = len(keys)
     if len(values) != n:
         raise UnsupportedType(f"{n} keys with {len(values)} values")
+    # All is checked before anything is written.
+    asked, stored, slots = column_arguments(keys), column_arguments(values), index_arguments(index)
+    batch = first_row, address(status, "i1", first_row + n), address(counters, "u8", COUNTERS)
+    used = address(work, "u8", WORK_WORDS)
     n_earlier = 0 if log.earlier is None else len(log.earlier)
+    earlier = address(log.earlier, "u8", n_earlier) if n_earlier else 0
+    span = log.begin, log.end, earlier, n_earlier // 2
+    reported = address(report, "u8", REPORT_WORDS)
+    nbytes, places = 0, None
+    arguments: tuple[int, ...]
+    if is_dense(keys) and is_dense(values, None):
+        nbytes = record_nbytes(keys.width, values.width)
+        whole = asked[0], keys.width, stored[0], values.width
+        arguments = *whole, n, expire_at_ms, log.tail, *batch, used
+        launch("insert", "write_dense", n, *arguments, defines=defines)
+    else:
+        places = on_device(n, np.uint64)
+        where = log.tail, address(places, "u8", n)
+        arguments = *asked, *stored, n, expire_at_ms, *where, *batch, used
+        launch("insert", "write", n, *arguments, defines=defines)
     launch(
         "insert",
-        "insert",
+        "publish",
         n,
-        *_column(keys),
-        *_column(values),
+        *asked,
         n,
-        *_index(index),
+        *slots,
         now_ms,
-        expire_at_ms,
         log.tail,
-        log.begin,
-        log.end,
-        address(log.earlier, "u8", n_earlier) if n_earlier else 0,
-        n_earlier // 2,
-        first_row,
-        address(status, "i1", first_row + n),
-        *_counters(counters, report),
-        address(work, "u8", WORK_WORDS),
+        nbytes,
+        0 if places is None else address(places, "u8", n),
+        *span,
+        *batch,
+        reported,
+        used,
+        resident=True,
+        defines=defines,
     )
 
 
@@ -180,13 +213,14 @@ def erase(
         "erase",
         "erase",
         n,
-        *_column(keys),
+        *column_arguments(keys),
         n,
-        *_index(index),
+        *index_arguments(index),
         now_ms,
         outcome,
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
+        resident=True,
     )
 
 
@@ -197,9 +231,9 @@ def expire(keys: Column, index: Any, now_ms: int, expire_at_ms: int, found: Any)
         "erase",
         "expire",
         n,
-        *_column(keys),
+        *column_arguments(keys),
         n,
-        *_index(index),
+        *index_arguments(index),
         now_ms,
         expire_at_ms,
         address(found, "b1 u1", n),
@@ -240,7 +274,7 @@ def rehash(slots: Any, now_ms: int, index: Any, counters: Any, report: Any, work
         address(slots, "u8", n),
         n,
         now_ms,
-        *_index(index),
+        *index_arguments(index),
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
     )
@@ -290,15 +324,41 @@ def relocate(
     )
 
 
-def launch(module: str, name: str, n: int, *arguments: int) -> None:
-    """One thread per row. Only for typed launch functions: nothing is checked here."""
+def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:
+    """Whether rows are whole aligned pieces of 16 bytes, `longest` bytes at most: what the dense kernels take."""
+    width = column.width
+    return (
+        column.offsets is None
+        and width % PIECE_NBYTES == 0
+        and (longest is None or 0 < width <= longest)
+        and (width == 0 or address(column.data, "u1", 0) % PIECE_NBYTES == 0)
+    )
+
+
+def launch(
+    module: str,
+    name: str,
+    n: int,
+    *arguments: int,
+    resident: bool = False,
+    defines: tuple[str, ...] = (),
+) -> None:
+    """One thread per row. Only for typed launch functions: nothing is checked here.
+
+    resident: no more blocks than the device holds at once; the kernel goes over the rest of the rows by itself.
+    defines: other compile options than the usual, for measuring what they do (`source.options_for`)
+    """
     # Kernels take 64-bit integers and pointers only: what a Python int becomes on its way.
     if n:
-        function(module, name)((-(-n // TILE),), (TILE,), arguments)
+        kernel, tile = function(module, name, defines), block_threads(defines)
+        blocks = -(-n // tile)
+        if resident:
+            blocks = min(blocks, resident_blocks(kernel))
+        kernel((blocks,), (tile,), arguments)
 
 
 def _launch_packing(module: str, name: str, n: int, *arguments: int) -> None:
-    function(module, name)((packing(n)[1],), (TILE,), arguments)
+    function(module, name)((packing(n)[1],), (block_threads(),), arguments)
 
 
 def address(array: Any, kinds: str, n: int) -> int:
@@ -316,7 +376,7 @@ def address(array: Any, kinds: str, n: int) -> int:
     )
 
 
-def _column(column: Column) -> tuple[int, int, int]:
+def column_arguments(column: Column) -> tuple[int, int, int]:
     if column.offsets is None:
         return address(column.data, "u1", column.length * column.width), 0, column.width
     wide = column.offsets.dtype.itemsize == 8
@@ -324,7 +384,19 @@ def _column(column: Column) -> tuple[int, int, int]:
     return address(column.data, "u1", 0), offsets, -1 if wide else -2
 
 
-def _index(index: Any) -> tuple[int, int]:
+def _dense(column: Column) -> tuple[int, int, int]:
+    if not is_dense(column):
+        raise UnsupportedType("keys in aligned pieces of 16 bytes, 64 at most, are needed")
+    return column_arguments(column)
+
+
+def _aligned(where: int, width: int) -> int:
+    if where % PIECE_NBYTES or width % PIECE_NBYTES:
+        raise UnsupportedType("values in aligned pieces of 16 bytes are needed")
+    return where
+
+
+def index_arguments(index: Any) -> tuple[int, int]:
     return address(index, "u8", 8), len(index) // 8
 
 

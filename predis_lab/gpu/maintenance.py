@@ -19,7 +19,7 @@ DEAD_SHARE = 0.1
 
 
 def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
-    """Moves the index into `index_nbytes`, without tombstones and expired records; nothing where memory lacks."""
+    """Moves the index into `index_nbytes`, without expired records, and without searches past what is gone; nothing where memory lacks."""
     stream = table.enter()
     memory = from_driver(index_nbytes)
     if memory is None:
@@ -59,7 +59,7 @@ def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> 
     movable = np.array([segment not in keep for segment in order])
     dead = np.array([segment.used for segment in order]) - live
     worth = movable & ((live == 0) | (dead >= DEAD_SHARE * arena.segment_nbytes))
-    room = arena.segment_nbytes if arena.available >= arena.segment_nbytes else 0
+    room = arena.segment_room if arena.available >= arena.segment_nbytes else 0
     chosen, moving = np.zeros(len(order), np.bool_), 0
     for i in np.argsort(live):
         if worth[i] and moving + live[i] <= room:
@@ -68,7 +68,7 @@ def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> 
     if not chosen.any():
         table.stuck_nbytes = int(dead[movable].sum())
         return False
-    target = arena.append(arena.segment_nbytes) if moving else None
+    target = arena.append(arena.segment_room) if moving else None
     if moving and target is None:
         return False
     kernels.relocate(

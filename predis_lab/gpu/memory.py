@@ -14,9 +14,13 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
+from ..errors import DeviceUnavailable
+
 _STAGE_NBYTES = 8 * 2**20
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
 OPEN_SHARE = 1 / 16
+# Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one.
+SLACK_NBYTES = 64
 _POINTER_TO_PINNED = 1  # cudaMemoryTypeHost
 
 
@@ -76,18 +80,26 @@ class Segment:
 
     @property
     def room(self) -> int:
-        return self.nbytes - self.used
+        return self.nbytes - SLACK_NBYTES - self.used
 
 
 @dataclass
 class Arena:
-    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes."""
+    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes.
+
+    Segments are taken from the driver before they are needed: taking one costs as much as writing half of it.
+    """
 
     capacity: int
     segment_nbytes: int
     reserved: int = 0
     segments: list[Segment] = field(default_factory=list)
     free: list[Segment] = field(default_factory=list)
+
+    @property
+    def segment_room(self) -> int:
+        """Bytes of records that an empty segment of the usual size takes."""
+        return self.segment_nbytes - SLACK_NBYTES
 
     @property
     def nbytes_in_use(self) -> int:
@@ -126,8 +138,9 @@ class Arena:
 
     def append(self, nbytes: int) -> Segment | None:
         """A fresh segment at the end of the log with room for nbytes, or None where capacity or memory ends."""
-        reused = nbytes <= self.segment_nbytes and bool(self.free)
-        segment = self.free.pop() if reused else self._take(max(nbytes, self.segment_nbytes))
+        wanted = nbytes + SLACK_NBYTES
+        reused = wanted <= self.segment_nbytes and bool(self.free)
+        segment = self.free.pop() if reused else self._take(max(wanted, self.segment_nbytes))
         if segment is not None:
             self.segments.append(segment)
         return segment
@@ -152,7 +165,24 @@ class Arena:
         if segment.nbytes == self.segment_nbytes:
             self.free.append(segment)
 
+    def fill(self) -> None:
+        """Takes what is left of the capacity from the driver; raises DeviceUnavailable where the device lacks it."""
+        while self.left >= self.segment_nbytes:
+            segment = self._take(self.segment_nbytes)
+            if segment is None:
+                free, total = runtime.memGetInfo()
+                raise DeviceUnavailable(
+                    f"a capacity of {self.capacity:,} bytes is not to be had: "
+                    f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
+                )
+            self.free.append(segment)
+
     def clear(self) -> None:
+        """Takes every segment out of the log."""
+        for segment in list(self.segments):
+            self.release(segment)
+
+    def close(self) -> None:
         """Gives every segment back to the driver."""
         self.segments.clear()
         self.free.clear()

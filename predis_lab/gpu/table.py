@@ -19,13 +19,15 @@ from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
 from . import kernels
 from .maintenance import compact, rehash
-from .memory import Arena, Segment, from_driver, on_device, pinned
-from .packed import Packed, padded
+from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
+from .packed import Packed
 
 SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
 MAX_LOAD = 0.8  # a fuller index grows before the next insert
 HARD_LOAD = 0.95  # an insert may fill it up to here
+# Searches go past this share of the buckets at load 0.9; at a lower load, records that are gone have left it behind.
+STALE_SHARE = 0.5
 MIN_BUCKETS = 1024
 
 
@@ -38,15 +40,12 @@ class Batch:
     at: int = 0  # the segment it is writing to
     row: int = 0  # its next row
     rows: int = 0  # as many have room, from the first on
+    edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
 
     def span(self) -> kernels.LogSpan:
         """Where its next piece goes."""
-        segment, earlier = self.segments[self.at], None
-        if self.at:
-            passed = zip(self.begins[: self.at], self.segments[: self.at], strict=True)
-            earlier = cupy.array(
-                [edge for begin, old in passed for edge in (begin, old.end)], np.uint64
-            )
+        segment = self.segments[self.at]
+        earlier = self.edges[: 2 * self.at] if self.at else None
         return kernels.LogSpan(
             segment.address + segment.used, self.begins[self.at], segment.end, earlier
         )
@@ -60,7 +59,7 @@ class DeviceTable:
 
     def __init__(self, capacity: int):
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
-        segment_nbytes = min(max(capacity // 64, 2**16), 2**28) // 512 * 512
+        segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
@@ -82,16 +81,23 @@ class DeviceTable:
         return self.entries / self.slots
 
     def clear(self) -> None:
-        """Removes every record and gives the memory back."""
+        """Removes every record; the capacity stays taken."""
         self.enter()
         self.arena.clear()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
+        self.arena.fill()
         self.counters.fill(0)
-        self.entries = self.tombstones = self.live_nbytes = self.max_value_nbytes = 0
+        self.entries = self.overflows = self.live_nbytes = self.max_value_nbytes = 0
         self.stuck_nbytes = 0  # dead, but not worth moving when compaction last looked
         # The length of every value written since, where there is but one.
         self.uniform_nbytes: int | None = None
         self.has_expiry = False
+
+    def close(self) -> None:
+        """Gives the memory back once the device is done; the table is of no use any more."""
+        self.enter().synchronize()
+        self.arena.close()
+        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
@@ -112,7 +118,8 @@ class DeviceTable:
         take up as many zero bytes, and the total is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
-        if width is not None and len(keys) * width <= capacity:
+        dense = width is not None and width % kernels.PIECE_NBYTES == 0 and kernels.is_dense(keys)
+        if dense and width is not None and len(keys) * width <= capacity:
             packed = Packed.empty(len(keys), len(keys) * width, in_pinned, full=True)
             kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
             return packed
@@ -157,6 +164,11 @@ class DeviceTable:
             batch.segments.append(segment)
             room = segment.room
         batch.begins = [segment.address + segment.used for segment in batch.segments]
+        if len(batch.segments) > 1:
+            edges = zip(batch.begins, batch.segments, strict=True)
+            batch.edges = cupy.array(
+                [e for begin, old in edges for e in (begin, old.end)], np.uint64
+            )
         return batch
 
     def append(
@@ -199,7 +211,13 @@ class DeviceTable:
                 self.report,
                 self.work,
             )
-            segment.used += self.read_report(stream)
+            # Where all rows have one length, what they take is known, and nothing needs to be waited for.
+            fixed = keys.offsets is None and values.offsets is None
+            segment.used += (
+                record_bound(keys, values, row, row + fitting)
+                if fixed and row + fitting < stop
+                else self.read_report(stream)
+            )
             row += fitting
             batch.row += fitting
         if row < n:
@@ -238,31 +256,39 @@ class DeviceTable:
 
     def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
         """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
-        n, used = len(keys), self.entries + self.tombstones
-        if used <= MAX_LOAD * self.slots and used + n <= HARD_LOAD * self.slots:
+        n, used = len(keys), self.entries
+        crowded = used > MAX_LOAD * self.slots or self._is_stale()
+        if not crowded and used + n <= HARD_LOAD * self.slots:
             return n
         present = on_device(n, np.bool_)
         kernels.peek(keys, self.index, now_ms, present)
         absent = n - int(present.sum())
-        if used <= MAX_LOAD * self.slots and used + absent <= HARD_LOAD * self.slots:
+        if not crowded and used + absent <= HARD_LOAD * self.slots:
             return n
         self._grow(self.entries + absent, now_ms, batch)
-        left = int(HARD_LOAD * self.slots) - self.entries - self.tombstones
+        left = int(HARD_LOAD * self.slots) - self.entries
         if absent <= left:
             return n
         return int((cupy.cumsum(~present) <= left).sum())
 
+    def _is_stale(self) -> bool:
+        """Whether searches go on for longer than the records there are account for: a fresh index would do better."""
+        return (
+            self.overflows > STALE_SHARE * self.slots / SLOTS
+            and self.entries <= MAX_LOAD * self.slots
+        )
+
     def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
         """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
         buckets = self.slots // SLOTS
-        wanted = buckets  # tombstones alone may be in the way
+        wanted = buckets
         if records > MAX_LOAD * self.slots:
             # At least double, lest small batches rehash again and again.
             wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
         if wanted > self._index_room():
             compact(self, now_ms, keep=batch.segments)
             wanted = max(buckets, min(wanted, self._index_room()))
-        if wanted > buckets or self.tombstones:
+        if wanted > buckets or self._is_stale():
             self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
             rehash(self, wanted * BUCKET_NBYTES, now_ms)
 
@@ -286,7 +312,10 @@ class DeviceTable:
             if segment is not None:
                 return segment
             # One segment's worth is kept back: compaction needs somewhere to copy to.
-            if arena.available >= max(nbytes, arena.segment_nbytes) + arena.segment_nbytes:
+            if (
+                arena.available
+                >= max(nbytes + SLACK_NBYTES, arena.segment_nbytes) + arena.segment_nbytes
+            ):
                 return arena.append(nbytes)
             if not compact(self, now_ms, keep=batch.segments):
                 return None
@@ -314,22 +343,21 @@ class DeviceTable:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
         stream.synchronize()
         *counters, used = self.report.tolist()
-        self.entries, self.tombstones, self.live_nbytes, longest, shortest_complement = counters
+        self.entries, self.overflows, self.live_nbytes, longest, shortest_complement = counters
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
         return used
 
 
 def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
-    """At least the bytes of the log that rows start to stop take; exact where both columns have a fixed width."""
+    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths."""
     n = stop - start
     if keys.offsets is None and values.offsets is None:
-        return n * padded(RECORD_HEADER_NBYTES + keys.width + values.width)
-    return (
-        _payload(keys, start, stop)
-        + _payload(values, start, stop)
-        + n * (RECORD_HEADER_NBYTES + 15)
-    )
+        return n * kernels.record_nbytes(keys.width, values.width)
+    nbytes = _payload(keys, start, stop), _payload(values, start, stop)
+    if n == 1:
+        return kernels.record_nbytes(*nbytes)
+    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + kernels.MOST_PADDING)
 
 
 def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:

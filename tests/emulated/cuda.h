@@ -16,6 +16,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 #define __shared__ static
 #define __launch_bounds__(...)
 
@@ -237,6 +238,8 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 
 template <class T> T __ldcg(const T* p) { return emulated::check_aligned(p), *p; }
+template <class T> T __ldg(const T* p) { return __ldcg(p); }
+template <class T> T __ldcs(const T* p) { return __ldcg(p); }
 template <class T> void __stcs(T* p, T value) { emulated::check_aligned(p), *p = value; }
 
 template <class T, class U> T atomicAdd(T* p, U value) {
@@ -250,6 +253,20 @@ template <class T, class U> T atomicMax(T* p, U value) {
     emulated::wait_by_chance();
     T old = *p;
     if ((T)value > old) *p = (T)value;
+    return old;
+}
+
+template <class T, class U> T atomicOr(T* p, U value) {
+    emulated::wait_by_chance();
+    T old = *p;
+    *p = old | (T)value;
+    return old;
+}
+
+template <class T, class U> T atomicExch(T* p, U value) {
+    emulated::wait_by_chance();
+    T old = *p;
+    *p = (T)value;
     return old;
 }
 

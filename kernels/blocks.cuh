@@ -1,0 +1,75 @@
+// What the threads of a block, and the blocks of a launch, do together.
+#include "common.cuh"
+
+// Exclusive sum over the block's threads; `total` is the sum of all. Every thread must call it.
+__device__ __forceinline__ u64 block_scan(u64 value, u64& total) {
+    __shared__ u64 warp_sums[WARPS];
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    u64 inclusive = value;
+#pragma unroll
+    for (int step = 1; step < 32; step <<= 1) {
+        u64 below = __shfl_up_sync(~0u, inclusive, step);
+        if (lane >= step) inclusive += below;
+    }
+    __syncthreads();  // the sums of an earlier call have been read
+    if (lane == 31) warp_sums[warp] = inclusive;
+    __syncthreads();
+    u64 before = 0;
+    total = 0;
+#pragma unroll
+    for (int i = 0; i < WARPS; ++i) {
+        if (i < warp) before += warp_sums[i];
+        total += warp_sums[i];
+    }
+    return before + inclusive - value;
+}
+
+// The blocks of one launch in the order in which they start, so that a block may wait for those before it. The
+// ticket is zero again when the launch is over.
+__device__ __forceinline__ u64 take_ticket(u32* ticket) {
+    __shared__ u32 tile;
+    if (threadIdx.x == 0) {
+        tile = gridDim.x == 1 ? 0 : atomicAdd(ticket, 1);
+        if (tile && tile == gridDim.x - 1) *ticket = 0;
+    }
+    __syncthreads();
+    return tile;
+}
+
+// Sum over all tiles before this one: single-pass scan with decoupled look-back (Merrill and Garland, 2016).
+// A state carries its value and its kind in one word, so no fence is needed. Called by the whole first warp.
+#define AGGREGATE (1ull << 62)
+#define PREFIX (2ull << 62)
+#define STATE_VALUE (AGGREGATE - 1)
+
+__device__ __forceinline__ u64 look_back(u64* states, u64 tile, u64 aggregate) {
+    u32 lane = threadIdx.x;
+    volatile u64* shared_states = states;
+    if (gridDim.x == 1) return 0;
+    if (lane == 0) shared_states[tile] = (tile ? AGGREGATE : PREFIX) | aggregate;
+    if (tile == 0) return 0;
+    u64 before = 0;
+    for (i64 window = (i64)tile - 1;; window -= 32) {
+        i64 at = window - lane;
+        u64 state;
+        do {
+            state = at >= 0 ? shared_states[at] : PREFIX;
+        } while (__any_sync(~0u, state < AGGREGATE));
+        u32 prefixes = __ballot_sync(~0u, state >= PREFIX);
+        u32 last = prefixes ? __ffs(prefixes) - 1 : 31;
+        u64 value = lane <= last ? state & STATE_VALUE : 0;
+#pragma unroll
+        for (int step = 16; step; step >>= 1) value += __shfl_xor_sync(~0u, value, step);
+        before += value;
+        if (prefixes) break;
+    }
+    if (lane == 0) shared_states[tile] = PREFIX | (before + aggregate);
+    return before;
+}
+
+// Threads per row for copying `rows` rows of `total` bytes: a power of two, so that each thread has at least
+// one 16-byte piece of an average row.
+__device__ __forceinline__ u32 lanes_per_row(u64 total, u32 rows) {
+    u64 pieces = total / (16ull * rows);
+    return pieces >= 32 ? 32 : pieces >= 16 ? 16 : pieces >= 8 ? 8 : pieces >= 4 ? 4 : pieces >= 2 ? 2 : 1;
+}
