@@ -4,6 +4,7 @@
 """
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from predis_lab.gpu import source
+from predis_lab.gpu.occupancy import MULTIPROCESSORS, occupancy
 
 HAS_COMPILER = (
     importlib.util.find_spec("cuda") is not None
@@ -38,14 +40,20 @@ def declared(module):
 def launched():
     """(module, kernel) of every launch in the Python code, one entry per place."""
     found = []
-    for name in ("kernels.py", "limits.py"):
-        for node in ast.walk(ast.parse((GPU / name).read_text())):
+    for file in GPU.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and len(node.args) >= 2:
                 called = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 first, second = (getattr(argument, "value", None) for argument in node.args[:2])
                 if called in ("launch", "_launch_packing", "function") and isinstance(first, str):
                     found.append((first, second))
     return found
+
+
+def definitions(arch):
+    """The numbers that kernels are compiled with for an architecture, by name."""
+    options = source.options_for(MULTIPROCESSORS[arch])
+    return {name: int(value) for name, value in re.findall(r"-D(\w+)=(\d+)", " ".join(options))}
 
 
 KERNELS = [(module, kernel) for module in source.MODULES for kernel in declared(module)]
@@ -118,13 +126,18 @@ def test_headers_stand_in_the_text_once(module):
             if name not in included:
                 included.add(name)
                 waiting.append(name)
-    for name in included:
+    files = [
+        (source.kernels_directory() / name).read_text() for name in included | {f"{module}.cu"}
+    ]
+    for file in files:
         own = [
             line
-            for line in (source.kernels_directory() / name).read_text().splitlines()
+            for line in file.splitlines()
             if len(line) > 40 and not line.startswith(("#include", "//"))
         ]
-        assert own and all(text.count(line) == 1 for line in own[:3])
+        assert own and all(
+            text.count(line) == sum(other.count(line) for other in files) for line in own[:3]
+        )
 
 
 def test_a_header_that_two_headers_need_comes_once_and_first(kernels_at):
@@ -147,6 +160,41 @@ def test_a_changed_header_changes_the_text(kernels_at):
     assert source.read_source("find") != before
 
 
+# ---- Options
+
+
+def test_what_kernels_are_compiled_with(monkeypatch):
+    monkeypatch.setattr(source, "RESIDENT_SHARE", {"FIND_BLOCKS": 0.75, "MIN_BLOCKS": 0.5})
+    assert source.options_for(MULTIPROCESSORS[90]) == (
+        "-std=c++17", "-DTILE=128", f"-DROWS_PER_THREAD={source.ROWS_PER_THREAD}", "-DFIND_BLOCKS=12", "-DMIN_BLOCKS=8",
+    )  # fmt: skip
+    assert definitions(75)["FIND_BLOCKS"] == 6
+    assert definitions(86)["FIND_BLOCKS"] == 9
+    assert definitions(120)["MIN_BLOCKS"] == 6
+
+
+def test_a_definition_takes_the_place_of_ours():
+    options = source.options_for(MULTIPROCESSORS[90], ("TILE=256", "RUNG=3", "PLAIN"))
+    assert [option for option in options if "TILE" in option] == ["-DTILE=256"]
+    assert options[-2:] == ("-DRUNG=3", "-DPLAIN=")
+
+
+@pytest.mark.parametrize("arch", source.ARCHITECTURES, ids="sm_{}".format)
+def test_blocks_fill_a_multiprocessor(arch):
+    multiprocessor = MULTIPROCESSORS[arch]
+    assert source.block_size(multiprocessor) == source.TILE
+    assert occupancy(multiprocessor, 32, 0, source.TILE).share == 1
+    for name, value in definitions(arch).items():
+        if name.endswith("_BLOCKS"):
+            assert 0 < value * source.TILE <= multiprocessor.max_threads, name
+
+
+def test_larger_blocks_where_few_would_not_fill():
+    few = dataclasses.replace(MULTIPROCESSORS[90], max_blocks=12)
+    assert source.block_size(few) == 256
+    assert "-DTILE=256" in source.options_for(few)
+
+
 # ---- Compilation
 
 
@@ -167,6 +215,19 @@ def test_a_file_compiles(module, arch, record_property):
         )
         assert 0 < entry.registers <= 65536 // source.TILE
         assert entry.shared_nbytes <= 48 * 1024  # what a launch gets without asking
+
+
+@needs_compiler
+@pytest.mark.parametrize("arch", source.ARCHITECTURES, ids="sm_{}".format)
+@each_kernel
+def test_as_many_blocks_reside_as_a_kernel_promises(module, kernel, arch):
+    text = (source.kernels_directory() / f"{module}.cu").read_text()
+    promise = re.search(rf"__launch_bounds__\(TILE, (\w+)\) {kernel}\(", text)
+    _, resources = compile_once(module, arch)
+    (entry,) = [entry for entry in resources if entry.kernel == kernel]
+    found = occupancy(MULTIPROCESSORS[arch], entry.registers, entry.shared_nbytes, source.TILE)
+    # Where shared memory has room for fewer, registers were capped in vain.
+    assert found.blocks >= (definitions(arch)[promise[1]] if promise else 1), found
 
 
 @needs_compiler

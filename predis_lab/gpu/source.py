@@ -1,4 +1,4 @@
-"""The kernels' source text, and their compilation without a GPU.
+"""The kernels' source text, the options they are compiled with, and their compilation without a GPU.
 
 The CUDA files lie in `kernels/` of the checkout, or in `predis_lab/kernels/` of an installed package. Nothing
 here needs a driver: `compile_offline` asks NVRTC for any architecture and reads what the compiler says.
@@ -11,11 +11,29 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULES = ("find", "insert", "erase", "maintain", "limits")
-TILE = 128  # threads per block; every kernel is compiled for it
-ROWS_PER_THREAD = 4  # at most, in the kernels that pack rows
-OPTIONS = ("-std=c++17", f"-DTILE={TILE}", f"-DROWS_PER_THREAD={ROWS_PER_THREAD}")
-ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120, 121)
+from .occupancy import MULTIPROCESSORS, Multiprocessor
+
+MODULES = (
+    "find",
+    "insert",
+    "erase",
+    "maintain",
+    "limits",
+    "replay",
+    "ladder_find",
+    "ladder_insert",
+    "ladder_erase",
+)
+TILE = 128  # threads per block, at least; what fills a multiprocessor of every architecture so far
+ROWS_PER_THREAD = 2  # at most, in the kernels that pack rows
+# The least share of a multiprocessor's threads that the registers of each family of kernels must leave room for: with
+# more registers a thread has more loads in flight, with more threads there are more threads that have.
+RESIDENT_SHARE = {
+    "FIND_BLOCKS": 0.5,
+    "INSERT_BLOCKS": 0.45,
+    "MIN_BLOCKS": 0.5,
+}
+ARCHITECTURES = tuple(MULTIPROCESSORS)
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -49,6 +67,27 @@ def read_source(module: str) -> str:
     return expand(f"{module}.cu")
 
 
+def block_size(multiprocessor: Multiprocessor) -> int:
+    """Threads per block: as few as fill the multiprocessor, TILE at least; a power of two."""
+    needed = -(-multiprocessor.max_threads // multiprocessor.max_blocks)
+    return max(TILE, 1 << (needed - 1).bit_length())
+
+
+def options_for(multiprocessor: Multiprocessor, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What the kernels are compiled with for a device of such multiprocessors, but for its architecture.
+
+    defines: ("NAME=VALUE", ...), in place of those of the same name here
+    """
+    tile = block_size(multiprocessor)
+    macros = {"TILE": str(tile), "ROWS_PER_THREAD": str(ROWS_PER_THREAD)}
+    for name, share in RESIDENT_SHARE.items():
+        macros[name] = str(max(1, int(share * multiprocessor.max_threads / tile)))
+    for define in defines:
+        name, _, value = define.partition("=")
+        macros[name] = value
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in macros.items()))
+
+
 @dataclass(frozen=True)
 class Resources:
     """What one kernel needs, as the assembler reports it."""
@@ -66,11 +105,20 @@ class CompilationError(RuntimeError):
     """NVRTC refused a kernel; the text is its log."""
 
 
-def compile_offline(module: str, arch: int) -> tuple[bytes, list[Resources]]:
-    """Machine code of one module for sm_<arch>, and the resources of its kernels. Needs cuda-bindings and NVRTC."""
+def compile_offline(
+    module: str, arch: int, defines: tuple[str, ...] = ()
+) -> tuple[bytes, list[Resources]]:
+    """Machine code of one module for sm_<arch>, and the resources of its kernels. Needs cuda-bindings and NVRTC.
+
+    defines: as of `options_for`
+    """
     from cuda.bindings import nvrtc
 
-    options = [*OPTIONS, f"--gpu-architecture=sm_{arch}", "--ptxas-options=-v"]
+    options = [
+        *options_for(MULTIPROCESSORS[arch], defines),
+        f"--gpu-architecture=sm_{arch}",
+        "--ptxas-options=-v",
+    ]
     _, program = nvrtc.nvrtcCreateProgram(
         read_source(module).encode(), f"{module}.cu".encode(), 0, [], []
     )

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import operator
-import random
-import subprocess
+import random as random_numbers
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from . import cuda
+from . import cuda, random
 from .cuda import memory_pool as get_default_memory_pool
 
 uint8, uint64, float32, bool_ = np.uint8, np.uint64, np.float32, np.bool_
@@ -85,7 +85,10 @@ def _operator(name: str) -> Any:
     return lambda self, other: _wrap(getattr(self._host, name)(_unwrap(other)))
 
 
-for _name in ("add", "sub", "mul", "truediv", "eq", "ne", "lt", "gt", "le", "ge", "and", "or"):
+for _name in (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "rmul", "radd"),
+    *("eq", "ne", "lt", "gt", "le", "ge", "and", "or"),
+):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 
 
@@ -144,8 +147,25 @@ def ascontiguousarray(rows: ndarray) -> ndarray:
     return _wrap(np.ascontiguousarray(rows._host))
 
 
-def cumsum(rows: ndarray) -> ndarray:
-    return _wrap(np.cumsum(rows._host))
+def cumsum(rows: ndarray, out: ndarray | None = None) -> ndarray:
+    return _wrap(np.cumsum(rows._host, out=_unwrap(out)))
+
+
+def _of_numpy(name: str) -> Any:
+    def function(*arguments: Any, **named: Any) -> Any:
+        plain = [
+            [_unwrap(a) for a in argument] if isinstance(argument, list) else _unwrap(argument)
+            for argument in arguments
+        ]
+        answer = getattr(np, name)(*plain, **named)
+        return [_wrap(a) for a in answer] if isinstance(answer, list) else _wrap(answer)
+
+    return function
+
+
+arange, stack, concatenate, searchsorted, minimum, array_split = map(
+    _of_numpy, ("arange", "stack", "concatenate", "searchsorted", "minimum", "array_split")
+)
 
 
 def sqrt(rows: ndarray) -> ndarray:
@@ -157,34 +177,49 @@ def array_equal(rows: ndarray, others: ndarray) -> ndarray:
 
 
 class RawModule:
-    """CUDA sources compiled with the machine's C++ compiler."""
+    """CUDA sources compiled with the machine's C++ compiler, now or before."""
 
-    def __init__(self, code: str, options: tuple[str, ...], backend: str):
-        directory = Path(tempfile.mkdtemp(dir=_WORKSPACE.name))
-        (directory / "module.cpp").write_text(f'#include "cuda.h"\n{code}')
-        macros = [option for option in options if option.startswith("-D")]
-        subprocess.run(
-            # No aliasing rules and no builtins: CUDA has names of its own for much of C's library.
-            ["g++", "-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-fno-builtin", "-fPIC", "-shared",
-             "-Wl,-Bsymbolic", f"-I{Path(__file__).parent.parent}", *macros, "module.cpp", "-o", "module.so"],
-            cwd=directory, check=True,
-        )  # fmt: skip
-        self._library = ctypes.PyDLL(str(directory / "module.so"))
+    def __init__(
+        self, code: str = "", path: str = "", options: tuple[str, ...] = (), backend: str = "nvrtc"
+    ):
+        if not path:
+            path = str(Path(tempfile.mkdtemp(dir=_WORKSPACE.name)) / "module.so")
+            Path(path).write_bytes(cuda.compiler.compile_using_nvrtc(code, options)[0])
+        self._library = ctypes.PyDLL(path)
         self._library.emulated_launch.argtypes = [
             ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint64,
         ]  # fmt: skip
 
-    def get_function(self, name: str) -> Any:
-        kernel = ctypes.cast(getattr(self._library, name), ctypes.c_void_p)
+    def compile(self) -> None:
+        """Has been done."""
 
-        def launch(grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
-            if not all(type(argument) is int for argument in arguments):
-                raise TypeError(f"{name} was launched with something else than 64-bit integers")
-            words = (ctypes.c_uint64 * 24)(*(argument % 2**64 for argument in arguments))
-            seed = random.getrandbits(60)
-            self._library.emulated_launch(kernel, words, grid[0], block[0], seed)
-
-        return launch
+    def get_function(self, name: str) -> RawKernel:
+        return RawKernel(name, self._library)
 
 
-__all__ = ["cuda", "get_default_memory_pool", "ndarray"]
+class RawKernel:
+    """One kernel, run thread by thread. Its resources are those of no compiler: what many kernels take."""
+
+    num_regs, shared_size_bytes, local_size_bytes, max_threads_per_block = 64, 0, 0, 128
+
+    def __init__(self, name: str, library: ctypes.PyDLL):
+        self._name, self._library = name, library
+        self._kernel = ctypes.cast(getattr(library, name), ctypes.c_void_p)
+        self.kernel = SimpleNamespace(ptr=self._kernel.value)
+
+    def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
+        if not all(type(argument) is int for argument in arguments):
+            raise TypeError(f"{self._name} was launched with something else than 64-bit integers")
+        captured = cuda.get_current_stream().captured
+        if captured is not None:
+            captured.append(lambda: self._run(grid, block, arguments))
+        else:
+            self._run(grid, block, arguments)
+
+    def _run(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
+        words = (ctypes.c_uint64 * 24)(*(argument % 2**64 for argument in arguments))
+        seed = random_numbers.getrandbits(60)
+        self._library.emulated_launch(self._kernel, words, grid[0], block[0], seed)
+
+
+__all__ = ["cuda", "get_default_memory_pool", "ndarray", "random"]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import runtime
+from . import compiler, driver, nvrtc, runtime
 
 _ALIGNMENT = 512  # the driver's
 _local = threading.local()
 
 
 class Memory:
-    """An allocation of its own, filled with something that is not zero."""
+    """An allocation of its own, its first part filled with something that is not zero: most of a log is never used."""
 
     def __init__(self, nbytes: int):
-        buffer = np.full(nbytes + _ALIGNMENT, 0xAB, np.uint8)
+        buffer = np.empty(nbytes + _ALIGNMENT, np.uint8)
+        buffer[: 2**20] = 0xAB
         start = -buffer.ctypes.data % _ALIGNMENT
         self.host = buffer[start : start + nbytes]
 
@@ -42,10 +45,15 @@ class Event:
         pass
 
     def record(self, stream: Any = None) -> None:
-        pass
+        self.at = time.perf_counter()
 
     def synchronize(self) -> None:
         pass
+
+
+def get_elapsed_time(began: Event, ended: Event) -> float:
+    """Milliseconds, on the host's clock: of no meaning, but there."""
+    return (ended.at - began.at) * 1e3
 
 
 class Stream:
@@ -57,6 +65,7 @@ class Stream:
         Stream._count += 1
         self.ptr = 0 if null else Stream._count
         self._before: list[Stream] = []
+        self.captured: list[Callable[[], None]] | None = None
 
     def __enter__(self) -> Stream:
         self._before.append(get_current_stream())
@@ -74,6 +83,24 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         pass
+
+    def begin_capture(self) -> None:
+        self.captured = []
+
+    def end_capture(self) -> Graph:
+        graph, self.captured = Graph(self.captured or []), None
+        return graph
+
+
+class Graph:
+    """Launches to be made over and over."""
+
+    def __init__(self, launches: list[Callable[[], None]]):
+        self._launches = launches
+
+    def launch(self, stream: Any = None) -> None:
+        for launch in self._launches:
+            launch()
 
 
 _null = Stream(null=True)
@@ -95,4 +122,4 @@ def memory_pool() -> _Pool:
     return _Pool()
 
 
-__all__ = ["runtime"]
+__all__ = ["compiler", "driver", "nvrtc", "runtime"]
