@@ -125,9 +125,13 @@ def test_the_link_has_limits():
 
 @pytest.mark.gpu
 def test_the_table_has_rates():
-    from predis_lab.bench.table_rates import table_rates
+    from predis_lab.bench import table_rates as rates
 
-    check(table_rates(20_000, 3000, REPEATS))
+    check(rates.table_rates(4000, 700, REPEATS))
+    check(rates.size_rates(3000, [64, 256, 1024], 400, REPEATS, 2_000_000))
+    check(rates.load_rates(2000, 500, REPEATS))
+    check(rates.batch_rates(2000, [1000, 100], REPEATS))
+    check(rates.real_rates(2000, 300, REPEATS))
 
 
 @pytest.mark.gpu

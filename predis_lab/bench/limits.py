@@ -49,11 +49,20 @@ LAUNCH = {
 }
 # Not limits, but read against them: the device table's own rates, from `table_rates`.
 TABLE = {
-    "find_64v": "find and copy, all there",
+    "find_64v": "find, 64 B values",
+    "find_256v": "find, 256 B values",
+    "find_1024v": "find, 1 KiB values",
+    "find_4096v": "find, 4 KiB values",
     "find_miss": "find, none there",
+    "find_64v_load95": "find at load factor 0.95",
+    "find_64v_1e6": "find, 1,000,000 keys a launch",
+    "find_64v_1e5": "find, 100,000 keys a launch",
+    "find_64v_1e4": "find, 10,000 keys a launch",
+    "find_real": "find, real records",
     "contains": "contains, all there",
-    "insert_64v": "insert of new keys",
-    "update_64v": "insert over existing keys",
+    "insert_64v": "insert of new keys, 64 B values",
+    "insert_256v": "insert of new keys, 256 B values",
+    "update_64v": "insert over existing keys, 64 B",
     "erase": "erase",
 }
 
@@ -134,20 +143,6 @@ def device_limits(nbytes: int, rows: int, repeats: int) -> list[Limit]:
         _two_hops(source, rows, repeats, memory),
         _swap(source, rows, repeats),
     ]
-
-
-def lookup_ceilings(nbytes: int, rows: int, repeats: int) -> tuple[float, float]:
-    """Rates (1/s) of the accesses of a lookup alone: of a key that is there, and of one that is not.
-
-    nbytes: of all records together; rows: lookups per launch
-    """
-    import cupy
-
-    source = cupy.zeros(nbytes, np.uint8)
-    hit, miss = _two_hops(source, rows, repeats, None), _touch(source, 32, rows, repeats, None)
-    del source
-    cupy.get_default_memory_pool().free_all_blocks()
-    return hit.interval.value, miss.interval.value
 
 
 def _copy(source: Any, repeats: int, memory: float | None) -> Limit:
