@@ -21,6 +21,9 @@ MODULES = (
     "test_device_table",
     "test_bulk",
     "test_state_machine",
+    "test_ladder",
+    "test_kernel_samples",
+    "test_counted",
 )
 TOO_MUCH = ("million", "many_records", "64_mib", "callers_stream")  # for one thread at a time
 
