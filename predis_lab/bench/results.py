@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ROOT / "outputs"
 REFERENCE = OUTPUTS / "reference"
 # Base units only: prefixes are for people, and added when shown.
-# Base units only: prefixes are for people, and added when shown.
 UNITS = ("1/s", "B/s", "s", "B", "1")
 
 SCHEMA = pa.schema(
@@ -157,9 +156,13 @@ class Run:
         pq.write_table(self.table(), temporary, compression="zstd")
         os.replace(temporary, self.directory / f"samples.{self.notebook}.parquet")
         _write_json(self.directory / "figures.json", read_figures(self.directory) | self.figures)
-        environment = describe_machine()
-        known = read_environment(self.directory).get("servers", {})
-        environment["servers"] = known | {server["name"]: server for server in servers}
+        environment, known = describe_machine(), read_environment(self.directory)
+        environment["servers"] = known.get("servers", {}) | {
+            server["name"]: server for server in servers
+        }
+        # Notebooks of one folder need not have been executed together.
+        executed = {key: environment[key] for key in ("recorded_at", "commit")}
+        environment["notebooks"] = known.get("notebooks", {}) | {self.notebook: executed}
         _write_json(self.directory / "environment.json", environment)
 
 
@@ -171,6 +174,12 @@ def read_figures(directory: str | Path) -> dict[str, dict[str, Any]]:
 def read_environment(directory: str | Path) -> dict[str, Any]:
     """A run's environment; empty where it has none."""
     return _read_json(Path(directory) / "environment.json")
+
+
+def when_recorded(environment: dict[str, Any], notebook: str) -> str:
+    """Date and commit of what a notebook added to a run; of the run as a whole where it added nothing."""
+    executed = environment.get("notebooks", {}).get(notebook, environment)
+    return f"{executed['recorded_at'][:10]} at commit `{executed['commit']}`"
 
 
 def read_samples(directory: str | Path) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
     """Latency of a call by percentile, one row a system, over all of its calls; none beyond what their number allows."""
     table = pooled_latencies(samples, workload, records, keys)
     order = table[POOLED[0]].sort_values(ascending=False).index
-    figure, axes = _new(
+    figure, axes = new_axes(
         f"{workload.upper()}, {keys:,} keys a call: latency", len(order) * 0.6 + 1.6
     )
     offsets = dict(zip(POOLED, (7, -14, 7, -14), strict=True))  # lest neighbours overlap
@@ -111,7 +111,7 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
 
 def ratios(table: pd.DataFrame, title: str) -> Figure:
     """Predis over Redis against keys a call, from `comparison.against`; hollow where no difference is claimed."""
-    figure, axes = _new(title)
+    figure, axes = new_axes(title)
     axes.axhline(1, color=INK, linewidth=1.2)
     for (candidate, way), rows in table.assign(way=table["baseline"].map(way_of)).groupby(
         ["candidate", "way"], sort=False
@@ -130,15 +130,21 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     _few_ticks(axes.yaxis)
     _counts(axes, table["keys"])
-    _legend(axes)
+    legend_beside(axes)
     return figure
 
 
-def shares(figures: dict[str, dict[str, Any]], names: dict[str, str], title: str) -> Figure:
-    """Bars: each figure that has a ceiling as a share of it, with its value. names: figure id -> label."""
+def shares(
+    figures: dict[str, dict[str, Any]],
+    names: dict[str, str],
+    title: str,
+    scale: str = "share of what the hardware's own numbers promise",
+    goal: float | None = None,
+) -> Figure:
+    """Bars: each figure that has a ceiling as a share of it, with its value. names: figure id -> label; goal: a share."""
     stored = {name: figures[name] for name in names if "ceiling" in figures.get(name, {})}
     rows = [(names[name], entry) for name, entry in stored.items()]
-    figure, axes = _new(title, 0.42 * len(rows) + 1.2)
+    figure, axes = new_axes(title, 0.42 * len(rows) + 1.2)
     for at, (_, entry) in enumerate(reversed(rows)):
         share = entry["value"] / entry["ceiling"]
         axes.barh(at, 1, height=0.62, color=LINE, alpha=0.6)
@@ -148,8 +154,10 @@ def shares(figures: dict[str, dict[str, Any]], names: dict[str, str], title: str
         axes.annotate(text, (share, at), (-6 if inside else 6, 0), textcoords="offset points",
                       ha="right" if inside else "left", va="center",
                       color="white" if inside else INK, fontsize=9)  # fmt: skip
+    if goal is not None:
+        axes.axvline(goal, color="#D55E00", linewidth=2)
     axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)], color=INK)
-    axes.set(xlim=(0, 1.02), xlabel="share of what the hardware's own numbers promise")
+    axes.set(xlim=(0, 1.02), xlabel=scale)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.grid(False, axis="y")
     return figure
@@ -160,11 +168,11 @@ def bars(
 ) -> Figure:
     """Bars: figures of one unit with their intervals; a tick marks a ceiling where there is one."""
     rows = [(label, figures[name]) for name, label in names.items() if name in figures]
-    figure, axes = _new(title, 0.42 * len(rows) + 1.2)
+    figure, axes = new_axes(title, 0.42 * len(rows) + 1.2)
     for at, (_, entry) in enumerate(reversed(rows)):
-        value, low, high = entry["value"], entry["low"], entry["high"]
+        value, high = entry["value"], entry["high"] or entry["value"]
         axes.barh(at, value, height=0.62, color="#0072B2")
-        axes.hlines(at, low, high, color=INK, linewidth=1.6)
+        axes.hlines(at, entry["low"] or value, high, color=INK, linewidth=1.6)
         ceiling = entry.get("ceiling")
         if ceiling:
             axes.vlines(ceiling, at - 0.36, at + 0.36, color="#D55E00", linewidth=2.4)
@@ -174,7 +182,7 @@ def bars(
     axes.margins(x=0.14)
     axes.set(xlim=(0, None))
     axes.grid(False, axis="y")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _quantity(value, unit)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, unit)))
     return figure
 
 
@@ -185,8 +193,14 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def _new(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
+def style() -> None:
+    """The style of every figure, for those that make their axes themselves."""
     plt.rcParams.update(_STYLE)
+
+
+def new_axes(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
+    """One set of axes in the style."""
+    style()
     figure, axes = plt.subplots(figsize=(7.6, height))
     axes.set_title(title)
     plt.close(figure)  # shown where a cell ends with it, and once only
@@ -196,7 +210,7 @@ def _new(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
 def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
     chosen = best_transport(samples)
     rates = chosen[chosen["metric"] == "throughput"].assign(_look=chosen["system"].map(look))
-    figure, axes = _new(title)
+    figure, axes = new_axes(title)
     for colour, marker, name in [
         entry for entry in _LOOKS.values() if entry in set(rates["_look"])
     ]:
@@ -212,17 +226,18 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel=what, ylabel="operations per second")
     _quantities(axes, "y", "1/s")
     _counts(axes, rates[by])
-    _legend(axes)
+    legend_beside(axes)
     return figure
 
 
-def _legend(axes: Axes) -> None:
+def legend_beside(axes: Axes) -> None:
+    """Beside the axes."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK, fontsize=9.5)
 
 
 def _quantities(axes: Axes, side: str, unit: str) -> None:
     axis = axes.yaxis if side == "y" else axes.xaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _quantity(value, unit)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, unit)))
     _few_ticks(axis)
 
 
@@ -241,7 +256,8 @@ def _counts(axes: Axes, places: Iterable[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _quantity(value: float, unit: str) -> str:
+def tick_text(value: float, unit: str) -> str:
+    """A quantity as short as it can be."""
     return (
         "0"
         if value == 0

@@ -13,7 +13,7 @@ from IPython.display import HTML, Markdown
 from tqdm import tqdm
 
 from ..bench.harness import POOLED
-from ..bench.results import Run, read_environment, read_figures, reference_directory
+from ..bench.results import Run, read_environment, read_figures, reference_directory, when_recorded
 from ..bench.servers import Server
 from ..client import Predis
 from . import comparison, units
@@ -45,12 +45,12 @@ def machine(directory: Path) -> HTML:
     return table(machine_rows(read_environment(directory)), ["", "this run"])
 
 
-def banner(directory: Path) -> Markdown:
-    """Says that what follows was recorded elsewhere, where and when."""
+def banner(directory: Path, notebook: str) -> Markdown:
+    """Says that what follows was recorded elsewhere by that notebook, where and when."""
     environment = read_environment(directory)
     return Markdown(
         f"> **Recorded, not measured here.** {environment['gpu']['name']}, "
-        f"{environment['recorded_at'][:10]}, commit `{environment['commit']}`; "
+        f"{when_recorded(environment, notebook)}; "
         f"from `outputs/reference/{directory.name}`."
     )
 
@@ -61,8 +61,10 @@ def measured_or_recorded(run: Run, on_gpu: bool) -> tuple[dict[str, dict[str, An
         return run.figures, Markdown("Measured here, in this run.")
     recorded = reference_directory()
     if recorded is None:
-        return {}, Markdown("> **No GPU here**, and no recorded run in `outputs/reference`.")
-    return read_figures(recorded), banner(recorded)
+        return {}, Markdown(
+            "> **Not measured here**, and there is no recorded run in `outputs/reference`."
+        )
+    return read_figures(recorded), banner(recorded, run.notebook)
 
 
 def figures(stored: dict[str, dict[str, Any]], names: dict[str, str]) -> HTML:
