@@ -69,15 +69,15 @@ def test_what_a_chip_does_not_tell_is_not_recorded(tmp_path):
 def test_the_watched_kernels_are_launched_once_a_case(monkeypatch):
     import cupy
 
-    from predis_lab.gpu import kernels
+    from predis_lab.gpu import launching
 
-    launched, function = [], kernels.function
+    launched, function = [], launching.function
 
     def watch(module, name, *defines):
         launched.append(name)
         return function(module, name, *defines)
 
-    monkeypatch.setattr(kernels, "function", watch)
+    monkeypatch.setattr(launching, "function", watch)
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStart", launched.clear)
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStop", lambda: launched.append("stop"))
     counted.main(["--records", "3000", "--batch", "500"])

@@ -22,6 +22,7 @@ MODULES = (
     "test_bulk",
     "test_state_machine",
     "test_ladder",
+    "test_modules",
     "test_kernel_samples",
     "test_counted",
 )

@@ -45,7 +45,7 @@ def launched():
             if isinstance(node, ast.Call) and len(node.args) >= 2:
                 called = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 first, second = (getattr(argument, "value", None) for argument in node.args[:2])
-                if called in ("launch", "_launch_packing", "function") and isinstance(first, str):
+                if called in ("launch", "launch_packing", "function") and isinstance(first, str):
                     found.append((first, second))
     return found
 

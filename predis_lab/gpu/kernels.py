@@ -1,4 +1,4 @@
-"""The CUDA kernels: one typed launch function for each.
+"""The CUDA kernels that serve the cache: one typed launch function for each.
 
 CuPy checks nothing at a launch, so every array that reaches a kernel passes `address` here: right dtype,
 contiguous, large enough, and reachable from the device. Called by `table` and by the benchmarks of the hardware.
@@ -9,15 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cupy
 import numpy as np
 
 from ..columns import Column
 from ..errors import UnsupportedType
 from ..table import RECORD_HEADER_NBYTES
-from .memory import PinnedArray, on_device
-from .modules import block_threads, function, multiprocessors, resident_blocks
-from .source import ROWS_PER_THREAD
+from .launching import (
+    address,
+    column_arguments,
+    index_arguments,
+    launch,
+    launch_packing,
+    packing,
+    scan_states,
+)
+from .memory import on_device
 
 COUNTERS = 5  # words: entries, overflows, live bytes, longest value, complement of the shortest
 MAX_VALUE_NBYTES = 3  # the first of those that a rehash leaves alone
@@ -28,23 +34,6 @@ MAX_DENSE_KEY_NBYTES = (
 )
 REPORT_WORDS = COUNTERS + 1  # and what a launch used of its piece of the log
 WORK_WORDS = 2  # zero before a launch, and again after it
-
-
-def packing(n: int) -> tuple[int, int]:
-    """Rows per thread, and blocks, of a launch that packs n rows.
-
-    Many rows a thread where there are enough to fill the device all the same: fewer blocks then wait for one
-    another's place in the output.
-    """
-    tile = block_threads()
-    per_thread = max(1, min(ROWS_PER_THREAD, n // (tile * 2 * multiprocessors())))
-    return per_thread, -(-n // (tile * per_thread))
-
-
-def scan_states(n: int) -> int:
-    """Zeroed words that a launch that packs n rows needs: one per block, none where there is only one."""
-    blocks = packing(n)[1]
-    return blocks if blocks > 1 else 0
 
 
 def find(
@@ -67,7 +56,7 @@ def find(
     n = len(keys)
     if n:
         output = _output(n, values, offsets, validity, total, work, states)
-        _launch_packing(
+        launch_packing(
             "find", "find", n, *column_arguments(keys), n, *index_arguments(index), now_ms, *output
         )
 
@@ -253,7 +242,7 @@ def scan_keys(
     """The keys that n slots (uint64) hold as a column of n rows, null where a slot holds none."""
     n = len(slots)
     output = _output(n, keys, offsets, validity, total, work, states)
-    _launch_packing("maintain", "scan_keys", n, address(slots, "u8", n), n, now_ms, *output)
+    launch_packing("maintain", "scan_keys", n, address(slots, "u8", n), n, now_ms, *output)
 
 
 def count_alive(slots: Any, now_ms: int, count: Any) -> None:
@@ -335,55 +324,6 @@ def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool
     )
 
 
-def launch(
-    module: str,
-    name: str,
-    n: int,
-    *arguments: int,
-    resident: bool = False,
-    defines: tuple[str, ...] = (),
-) -> None:
-    """One thread per row. Only for typed launch functions: nothing is checked here.
-
-    resident: no more blocks than the device holds at once; the kernel goes over the rest of the rows by itself.
-    defines: other compile options than the usual, for measuring what they do (`source.options_for`)
-    """
-    # Kernels take 64-bit integers and pointers only: what a Python int becomes on its way.
-    if n:
-        kernel, tile = function(module, name, defines), block_threads(defines)
-        blocks = -(-n // tile)
-        if resident:
-            blocks = min(blocks, resident_blocks(kernel))
-        kernel((blocks,), (tile,), arguments)
-
-
-def _launch_packing(module: str, name: str, n: int, *arguments: int) -> None:
-    function(module, name)((packing(n)[1],), (block_threads(),), arguments)
-
-
-def address(array: Any, kinds: str, n: int) -> int:
-    """The device address of an array of at least n items whose dtype is one of `kinds` ("b1 u1")."""
-    if array.dtype.str[1:] not in kinds.split():
-        raise UnsupportedType(f"an array of {kinds} is needed, not {array.dtype}")
-    if array.size < n or not array.flags.c_contiguous:
-        raise UnsupportedType(f"a contiguous array of {n} items is needed, not {array.shape}")
-    if isinstance(array, cupy.ndarray):
-        return array.data.ptr
-    if isinstance(array, PinnedArray):
-        return array.ctypes.data
-    raise UnsupportedType(
-        f"the device can't reach a {type(array).__name__}: device or pinned memory is needed"
-    )
-
-
-def column_arguments(column: Column) -> tuple[int, int, int]:
-    if column.offsets is None:
-        return address(column.data, "u1", column.length * column.width), 0, column.width
-    wide = column.offsets.dtype.itemsize == 8
-    offsets = address(column.offsets, "i4 i8", column.length + 1)
-    return address(column.data, "u1", 0), offsets, -1 if wide else -2
-
-
 def _dense(column: Column) -> tuple[int, int, int]:
     if not is_dense(column):
         raise UnsupportedType("keys in aligned pieces of 16 bytes, 64 at most, are needed")
@@ -394,10 +334,6 @@ def _aligned(where: int, width: int) -> int:
     if where % PIECE_NBYTES or width % PIECE_NBYTES:
         raise UnsupportedType("values in aligned pieces of 16 bytes are needed")
     return where
-
-
-def index_arguments(index: Any) -> tuple[int, int]:
-    return address(index, "u8", 8), len(index) // 8
 
 
 def _output(

@@ -13,7 +13,7 @@ import cupy
 import numpy as np
 
 from ..errors import UnsupportedType
-from . import kernels, modules
+from . import launching, modules
 from .ladder import RUNGS, SLOT_NBYTES, Rung
 from .memory import from_driver
 
@@ -137,8 +137,8 @@ def find(table: LadderTable, keys: Any, n: int, values: Any, found: Any) -> None
         n,
         *_index(table),
         table.value_nbytes,
-        kernels.address(values, "u1", n * table.value_nbytes),
-        kernels.address(found, "b1 u1", n),
+        launching.address(values, "u1", n * table.value_nbytes),
+        launching.address(found, "b1 u1", n),
     )
 
 
@@ -154,10 +154,10 @@ def insert(table: LadderTable, keys: Any, values: Any, n: int, status: Any) -> N
         *_column(values, n, table.value_nbytes),
         n,
         *_index(table),
-        kernels.address(table.locks, "u4", 0),
-        kernels.address(table.log, "u1", (rows + n) * nbytes) + rows * nbytes,
+        launching.address(table.locks, "u4", 0),
+        launching.address(table.log, "u1", (rows + n) * nbytes) + rows * nbytes,
         rows,
-        kernels.address(status, "i1", n),
+        launching.address(status, "i1", n),
     )
 
 
@@ -172,7 +172,7 @@ def erase(table: LadderTable, keys: Any, n: int, erased: Any) -> None:
         n,
         *_index(table),
         table.value_nbytes,
-        kernels.address(erased, "b1 u1", n),
+        launching.address(erased, "b1 u1", n),
     )
 
 
@@ -184,11 +184,11 @@ def launch(module: str, kernel: str, defines: tuple[str, ...], n: int, *argument
 
 
 def _column(rows: Any, n: int, width: int) -> tuple[int, int]:
-    return kernels.address(rows, "u1", n * width), width
+    return launching.address(rows, "u1", n * width), width
 
 
 def _index(table: LadderTable) -> tuple[int, int]:
-    return kernels.address(table.index, "u8", table.buckets), table.buckets
+    return launching.address(table.index, "u8", table.buckets), table.buckets
 
 
 def _rows(column: Any, width: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..columns import Column
 from ..errors import UnsupportedType
-from . import kernels
+from . import kernels, launching
 from .limits import UNLIKELY
 from .memory import on_device
 
@@ -23,14 +23,14 @@ def trace(keys: Column, index: Any) -> Any:
     """uint64 (n * TRACE_WORDS,): where each key's search ends, how many buckets it reads, and the record it finds."""
     n = len(keys)
     traces = on_device(TRACE_WORDS * n, np.uint64)
-    where = kernels.address(traces, "u8", TRACE_WORDS * n)
-    kernels.launch(
+    where = launching.address(traces, "u8", TRACE_WORDS * n)
+    launching.launch(
         "replay",
         "trace",
         n,
-        *kernels.column_arguments(keys),
+        *launching.column_arguments(keys),
         n,
-        *kernels.index_arguments(index),
+        *launching.index_arguments(index),
         where,
     )
     return traces
@@ -41,16 +41,16 @@ def find(
 ) -> None:
     """The accesses of `kernels.find_dense`. values: uint8 (n * width,); offsets: int32 (n,); sink: uint32 (1,)."""
     n = len(traces) // TRACE_WORDS
-    kernels.launch(
+    launching.launch(
         "replay",
         "replay_find",
         n,
         *_traced(traces, index),
         *_whole(key_nbytes, width),
-        kernels.address(values, "u1", n * width),
-        kernels.address(offsets, "i4", n),
+        launching.address(values, "u1", n * width),
+        launching.address(offsets, "i4", n),
         UNLIKELY,
-        kernels.address(sink, "u4", 1),
+        launching.address(sink, "u4", 1),
     )
 
 
@@ -59,43 +59,45 @@ def packed(
 ) -> None:
     """The accesses of `kernels.find`. Offsets: int32 (n + 1,), of the keys asked for and of the values found."""
     n = len(traces) // TRACE_WORDS
-    kernels.launch(
+    launching.launch(
         "replay",
         "replay_packed",
         n,
         *_traced(traces, index),
-        kernels.address(key_offsets, "i4", n + 1),
-        kernels.address(value_offsets, "i4", n + 1),
-        kernels.address(values, "u1", 0),
+        launching.address(key_offsets, "i4", n + 1),
+        launching.address(value_offsets, "i4", n + 1),
+        launching.address(values, "u1", 0),
         UNLIKELY,
-        kernels.address(sink, "u4", 1),
+        launching.address(sink, "u4", 1),
     )
 
 
 def publish(traces: Any, index: Any) -> None:
     """The accesses of publishing, once records are written. index: a copy, for it is spoilt."""
     n = len(traces) // TRACE_WORDS
-    kernels.launch("replay", "replay_publish", n, *_traced(traces, index), UNLIKELY, resident=True)
+    launching.launch(
+        "replay", "replay_publish", n, *_traced(traces, index), UNLIKELY, resident=True
+    )
 
 
 def erase(traces: Any, index: Any, erased: Any, sink: Any) -> None:
     """The accesses of `kernels.erase`. index: a copy, for it is spoilt. erased: uint8 or bool (n,)."""
     n = len(traces) // TRACE_WORDS
-    kernels.launch(
+    launching.launch(
         "replay",
         "replay_erase",
         n,
         *_traced(traces, index),
-        kernels.address(erased, "b1 u1", n),
+        launching.address(erased, "b1 u1", n),
         UNLIKELY,
-        kernels.address(sink, "u4", 1),
+        launching.address(sink, "u4", 1),
         resident=True,
     )
 
 
 def _traced(traces: Any, index: Any) -> tuple[int, int, int, int]:
     n = len(traces) // TRACE_WORDS
-    return kernels.address(traces, "u8", TRACE_WORDS * n), n, *kernels.index_arguments(index)
+    return launching.address(traces, "u8", TRACE_WORDS * n), n, *launching.index_arguments(index)
 
 
 def _whole(key_nbytes: int, width: int) -> tuple[int, int]:

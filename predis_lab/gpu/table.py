@@ -17,7 +17,7 @@ import numpy as np
 
 from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
-from . import kernels
+from . import kernels, launching
 from .maintenance import compact, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
 from .packed import Packed
@@ -332,7 +332,7 @@ class DeviceTable:
 
     def _scan(self, n: int, stream: Any) -> tuple[Any, Any]:
         """What a launch that packs n rows scans with: its ticket, and zeroed states."""
-        needed = kernels.scan_states(n)
+        needed = launching.scan_states(n)
         if len(self._states) < needed:
             self._states = on_device(2 * needed, np.uint64)
         if needed:
