@@ -118,6 +118,7 @@ def compile_offline(
         *options_for(MULTIPROCESSORS[arch], defines),
         f"--gpu-architecture=sm_{arch}",
         "--ptxas-options=-v",
+        "--no-cache",  # beside a driver NVRTC keeps what it compiled, and of that the assembler says nothing
     ]
     _, program = nvrtc.nvrtcCreateProgram(
         read_source(module).encode(), f"{module}.cu".encode(), 0, [], []
