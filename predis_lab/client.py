@@ -67,7 +67,7 @@ class Predis:
     >>> cache.find([b"b", b"c"]).to_pylist()
     [b'2', None]
 
-    capacity:          bytes for records and index, or text such as "8GiB" or "500MB"
+    capacity:          bytes for records and index, or text such as "8GiB" or "500MB"; a device's are taken at once
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
 

@@ -1,11 +1,11 @@
-"""What only a GPU can show: readers beside a writer, and columns of more than 2^31 bytes."""
+"""What only a GPU can show: readers beside a writer, columns of more than 2^31 bytes, memory that is not there."""
 
 import threading
 
 import numpy as np
 import pytest
 
-from predis_lab import Column
+from predis_lab import Column, DeviceUnavailable, Predis
 
 try:
     import cupy
@@ -115,3 +115,13 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
     wide = Column(keys.data, starts, 0, n)  # the same keys as a packed column: 64-bit offsets in
     assert bool(erase(table, wide).all()) and table.entries == 0
     table.close()
+
+
+def test_a_capacity_that_the_device_lacks_is_refused():
+    free, total = cupy.cuda.runtime.memGetInfo()
+    with pytest.raises(DeviceUnavailable, match=f"{2 * total:,} bytes is not to be had"):
+        Predis(2 * total, backend="cuda")
+    assert cupy.cuda.runtime.memGetInfo()[0] > free - 2**30  # what had been taken is given back
+    with Predis("64MiB", backend="cuda") as cache:
+        cache.set("key", b"value")
+        assert cache.get("key") == b"value"

@@ -71,7 +71,7 @@ def _section(reference: Path, compared) -> str:
     lines += [
         "",
         f"The table alone, keys and values in GPU memory, {when_recorded(environment, '01_kernel_tuning')}; the ceiling is "
-        "the rate of the same memory accesses with nothing else to do:",
+        "what the memory accesses alone reached in that run:",
         "",
         "| load factor 0.8 unless said | keys a second | of its ceiling |",
         "|---|---|---|",
