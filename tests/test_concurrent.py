@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from predis_lab import Column, DeviceUnavailable, Predis
+from predis_lab import Column, InvalidArgument, Predis
 
 try:
     import cupy
@@ -119,8 +119,8 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
 
 def test_a_capacity_that_the_device_lacks_is_refused():
     free, total = cupy.cuda.runtime.memGetInfo()
-    with pytest.raises(DeviceUnavailable, match=f"{2 * total:,} bytes is not to be had"):
-        Predis(2 * total, backend="cuda")
+    with pytest.raises(InvalidArgument, match=f"{2 * total:,} bytes is not to be had"):
+        Predis(2 * total)  # not "auto" for the host either
     assert cupy.cuda.runtime.memGetInfo()[0] > free - 2**30  # what had been taken is given back
     with Predis("64MiB", backend="cuda") as cache:
         cache.set("key", b"value")

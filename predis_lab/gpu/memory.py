@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from ..errors import DeviceUnavailable
+from ..errors import InvalidArgument
 
 _STAGE_NBYTES = 8 * 2**20
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
@@ -166,12 +166,12 @@ class Arena:
             self.free.append(segment)
 
     def fill(self) -> None:
-        """Takes what is left of the capacity from the driver; raises DeviceUnavailable where the device lacks it."""
+        """Takes what is left of the capacity from the driver; raises InvalidArgument where the device lacks it."""
         while self.left >= self.segment_nbytes:
             segment = self._take(self.segment_nbytes)
             if segment is None:
                 free, total = runtime.memGetInfo()
-                raise DeviceUnavailable(
+                raise InvalidArgument(
                     f"a capacity of {self.capacity:,} bytes is not to be had: "
                     f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
                 )
