@@ -2,11 +2,10 @@
 #include "common.cuh"
 
 #define ENTRIES 0           // slots that hold a record, expired ones included
-#define OVERFLOWS 1         // buckets that some record went past
-#define LIVE_NBYTES 2       // bytes of the records that slots point to
-#define MAX_VALUE_NBYTES 3  // of any value written since the table was cleared
-#define MIN_VALUE_NBYTES 4  // its complement: zero while nothing has been written
-#define COUNTERS 5
+#define LIVE_NBYTES 1       // bytes of the records that slots point to
+#define MAX_VALUE_NBYTES 2  // of any value written since the table was cleared
+#define MIN_VALUE_NBYTES 3  // its complement: zero while nothing has been written
+#define COUNTERS 4
 
 // Atomic maximum that costs a cached read where it changes nothing, as nearly always.
 __device__ __forceinline__ void raise(u64* counter, u64 value) {
@@ -21,7 +20,7 @@ __device__ __forceinline__ u64 warp_sum(u64 value) {
 
 // What a block changes, modulo 2^64. In shared memory.
 struct Changes {
-    u64 entries, overflows, live_nbytes;
+    u64 entries, live_nbytes;
 };
 
 // Before anything is added up. Every thread of the block calls.
@@ -45,7 +44,6 @@ __device__ __forceinline__ void settle(const Changes& changes, u64* counters, u6
     __syncthreads();
     if (threadIdx.x != 0) return;
     if (changes.entries) atomicAdd(counters + ENTRIES, changes.entries);
-    if (changes.overflows) atomicAdd(counters + OVERFLOWS, changes.overflows);
     if (changes.live_nbytes) atomicAdd(counters + LIVE_NBYTES, changes.live_nbytes);
     __threadfence();
     u32* done = (u32*)(work + 1);

@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     if (first >= n) return;
     {
         Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
-        probe(mine, nullptr, nullptr, hash(key), i < n, index, buckets);
+        probe(mine, nullptr, hash(key), i < n, index, buckets);
     }
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
     if (i < n) store_offset(out, i, i * width);
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     __syncwarp();  // what is written again was written before
     bool found = mine.match[lane].seen != 0;
     if (wrong >> lane & 1) {
-        search(mine.match[lane], nullptr, nullptr, (const u8*)(keys + lane * key_pieces), key_stride, index, buckets);
+        search(mine.match[lane], nullptr, (const u8*)(keys + lane * key_pieces), key_stride, index, buckets);
         u64 seen = mine.match[lane].seen;
         found = seen && alive(load_header(record_of(seen)), now);
         const uint4* from = (const uint4*)record_of(seen) + head;

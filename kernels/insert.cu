@@ -17,6 +17,7 @@
 // (bucket) read, 8 (slot) swapped; the bucket is the one random access, visited twice.
 #include "emit.cuh"
 #include "records.cuh"
+#include "counters.cuh"
 
 #define STORED 0
 #define UPDATED 1
@@ -159,14 +160,14 @@ extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) publish(
             Key key = wanted ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
             u64 h = hash(key);
             slot = slot_of(h, !wanted ? nullptr : places ? (const u8*)places[i] : log + i * nbytes);
-            finding = look_up(mine, mine.vacant, &changes, key, h, wanted, index, buckets);
+            finding = look_up(mine, mine.vacant, key, h, wanted, index, buckets);
         }
         u32 row = first_row + i;
         while (wanted) {
             if (finding == MISTAKEN) {
                 u64 key_nbytes;
                 const u8* key = ::row({key_data, key_offsets, key_stride}, i, key_nbytes);
-                search(match, &vacant, &changes, key, key_nbytes, index, buckets);
+                search(match, &vacant, key, key_nbytes, index, buckets);
                 if (match.seen) mine.heads[lane][0] = __ldcg((const uint4*)record_of(match.seen));
                 finding = match.seen ? PRESENT : ABSENT;
             }

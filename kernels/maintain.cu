@@ -7,6 +7,7 @@
 // relocate     the live records of chosen segments to the tail of another segment
 #include "emit.cuh"
 #include "probe.cuh"
+#include "counters.cuh"
 
 extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
     const u64* slots, u64 n, u64 now,
@@ -64,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
                     placed = !is_record(__ldcg(at + s)) && atomicCAS(at + s, EMPTY, slot & ~GOES_ON) == EMPTY;
                 }
                 if (placed) break;
-                go_past(at + SLOTS - 1, changes);  // nobody reads this index before the launch is over
+                go_past(at + SLOTS - 1);  // nobody reads this index before the launch is over
                 bucket = next_bucket(bucket, stride_of(h, buckets), done, buckets);
             }
         }

@@ -5,7 +5,7 @@
 // ask once. So each lane keeps one key, and four lanes together read a bucket for it: first the home buckets of all
 // keys, eight at a time, then, eight at a time again, the next buckets of those keys (about one in ten at load 0.8) whose
 // search goes on. What they find goes to the key's own lane through shared memory.
-#include "counters.cuh"
+#include "common.cuh"
 
 #define LANES_PER_BUCKET 4  // 16 bytes, two slots, each
 #define BUCKETS_AT_ONCE (32 / LANES_PER_BUCKET)
@@ -30,19 +30,16 @@ struct Lookups : Probes {
     uint4 heads[32][2];  // of the record at `match`: its header, and 16 bytes from its key on
 };
 
-// Marks a bucket as one that a record goes past. A fence has to follow before that record can be seen. Nobody waits for
-// what the mark was before, so two that set it at once both count it.
-__device__ __forceinline__ bool go_past(u64* last_slot, Changes& changes) {
-    atomicOr(last_slot, GOES_ON);
-    atomicAdd(&changes.overflows, 1ull);
+// Marks a bucket as one that a record goes past. A fence has to follow before that record can be seen.
+__device__ __forceinline__ bool go_past(u64* last_slot) {
+    atomicOr(last_slot, GOES_ON);  // what the mark was before is not waited for
     return true;
 }
 
 // What four lanes see in a bucket they have read for lane `asker`. Returns, four bits apart, for which of the eight
 // buckets at once the search goes on. With `vacant` it does so, past a full bucket, until there is a slot to be claimed.
 __device__ __forceinline__ u32 inspect(
-    Probes& probes, Spot* vacant, Changes* changes, bool& marked, u32 asker, u32 tag, u64* at, ulonglong2 slots,
-    bool active) {
+    Probes& probes, Spot* vacant, bool& marked, u32 asker, u32 tag, u64* at, ulonglong2 slots, bool active) {
     u32 lane = threadIdx.x % 32, first = lane & ~3u, own = 1u << lane % 4;
     bool left = slots.x >> 48 == tag, right = slots.y >> 48 == tag;
     u32 matches = __ballot_sync(ALL, active && (left || right)) >> first & 15;
@@ -55,14 +52,14 @@ __device__ __forceinline__ u32 inspect(
             bool second = is_record(slots.x);
             vacant[asker] = {at + second, second ? slots.y : slots.x};
         }
-        if (on && !past && !frees && !vacant[asker].at) past = marked = go_past(at + 1, *changes);
+        if (on && !past && !frees && !vacant[asker].at) past = marked = go_past(at + 1);
     }
     return __ballot_sync(ALL, on && past) >> 3;
 }
 
 // Fills match for every lane, and unless it is null vacant; `wanted`: whether the lane has a key. The whole warp calls.
 __device__ __forceinline__ void probe(
-    Probes& probes, Spot* vacant, Changes* changes, u64 h, bool wanted, u64* index, u64 buckets) {
+    Probes& probes, Spot* vacant, u64 h, bool wanted, u64* index, u64 buckets) {
     u32 lane = threadIdx.x % 32, place = lane / LANES_PER_BUCKET, slot = lane % LANES_PER_BUCKET * 2;
     u32 bucket = home(h, buckets), stride = stride_of(h, buckets), tag = tag_of(h);
     __syncwarp();  // earlier results have been read
@@ -85,7 +82,7 @@ __device__ __forceinline__ void probe(
         for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64* at = index + (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
-            u32 on = inspect(probes, vacant, changes, marked, asker, __shfl_sync(ALL, tag, asker), at, slots[f], asked >> asker & 1);
+            u32 on = inspect(probes, vacant, marked, asker, __shfl_sync(ALL, tag, asker), at, slots[f], asked >> asker & 1);
             if (lane / BUCKETS_AT_ONCE == round + f) searching = on >> lane % BUCKETS_AT_ONCE * LANES_PER_BUCKET & 1;
         }
     }
@@ -104,7 +101,7 @@ __device__ __forceinline__ void probe(
             u64* at = index + (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
             ulonglong2 next = {EMPTY, EMPTY};
             if (active) next = __ldcg((const ulonglong2*)at);
-            u32 on = inspect(probes, vacant, changes, marked, asker, __shfl_sync(ALL, tag, asker), at, next, active);
+            u32 on = inspect(probes, vacant, marked, asker, __shfl_sync(ALL, tag, asker), at, next, active);
             if (rank - base < BUCKETS_AT_ONCE && rank != ~0u) {
                 searching = on >> (rank - base) * LANES_PER_BUCKET & 1;
             }
@@ -117,7 +114,7 @@ __device__ __forceinline__ void probe(
 // One key by one lane, slot by slot and byte by byte: for the few that need it, so it must not cost registers. The slot
 // that holds the key's record, seen 0 if none does; and with `vacant` the first of the search that can be claimed.
 __device__ __forceinline__ void search(
-    Spot& match, Spot* vacant, Changes* changes, const u8* key, u64 key_nbytes, u64* index, u64 buckets) {
+    Spot& match, Spot* vacant, const u8* key, u64 key_nbytes, u64* index, u64 buckets) {
     u64 h = hash(load_key({key, nullptr, key_nbytes}, 0));
     u32 bucket = home(h, buckets), tag = tag_of(h);
     match = {};
@@ -141,7 +138,7 @@ __device__ __forceinline__ void search(
         }
         if (!(slot & GOES_ON)) {
             if (!vacant || vacant->at) return;
-            go_past(at - 1, *changes);
+            go_past(at - 1);
             __threadfence();
         }
         bucket = next_bucket(bucket, stride_of(h, buckets), done, buckets);
@@ -153,8 +150,8 @@ enum Finding { ABSENT, PRESENT, MISTAKEN };
 // Looks 32 keys up, one a lane. Two lanes read the head of each record whose fingerprint matches. MISTAKEN, one in some ten
 // thousand: that was another key's, and whether there is one of this key remains to be searched for.
 __device__ __forceinline__ Finding look_up(
-    Lookups& lookups, Spot* vacant, Changes* changes, const Key& key, u64 h, bool wanted, u64* index, u64 buckets) {
-    probe(lookups, vacant, changes, h, wanted, index, buckets);
+    Lookups& lookups, Spot* vacant, const Key& key, u64 h, bool wanted, u64* index, u64 buckets) {
+    probe(lookups, vacant, h, wanted, index, buckets);
     u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 s = 0; s < 32; s += 16) {
@@ -174,9 +171,9 @@ __device__ __forceinline__ Finding look_up(
 __device__ __forceinline__ bool find_record(
     Lookups& lookups, const Key& key, bool wanted, u64* index, u64 buckets, u8*& record, Header& header) {
     u32 lane = threadIdx.x % 32;
-    Finding finding = look_up(lookups, nullptr, nullptr, key, hash(key), wanted, index, buckets);
+    Finding finding = look_up(lookups, nullptr, key, hash(key), wanted, index, buckets);
     if (finding == MISTAKEN) {
-        search(lookups.match[lane], nullptr, nullptr, key.data, key.nbytes, index, buckets);
+        search(lookups.match[lane], nullptr, key.data, key.nbytes, index, buckets);
         u64 seen = lookups.match[lane].seen;
         if (seen) lookups.heads[lane][0] = __ldcg((const uint4*)record_of(seen));
     }

@@ -373,6 +373,19 @@ def test_the_index_grows_and_stays_below_its_load(make):
     assert b"".join(found.to_pylist()) == fixed_keys(everything[:total]).tobytes()
 
 
+def test_an_index_that_many_records_have_left_is_made_anew(make):
+    cache = make("64MiB")
+    table = cache._table.table
+    keys, values = fixed_keys(np.arange(5000)), fixed_keys(np.arange(5000), 64)
+    epochs = {table.epoch}
+    for _ in range(6):
+        assert cache.insert(keys, values).ok
+        epochs.add(table.epoch)
+        assert table.erased <= table.slots and table.entries == 5000
+        assert cache.erase(keys).all()
+    assert len(epochs) > 2 and not cache.contains(keys).any()
+
+
 def test_erased_slots_are_used_again(make):
     cache = make("64MiB")
     table = cache._table.table

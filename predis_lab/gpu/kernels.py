@@ -25,8 +25,8 @@ from .launching import (
 )
 from .memory import on_device
 
-COUNTERS = 5  # words: entries, overflows, live bytes, longest value, complement of the shortest
-MAX_VALUE_NBYTES = 3  # the first of those that a rehash leaves alone
+COUNTERS = 4  # words: entries, live bytes, longest value, complement of the shortest
+MAX_VALUE_NBYTES = 2  # the first of those that a rehash leaves alone
 PIECE_NBYTES = 16  # what the dense kernels move at once
 MOST_PADDING = 63  # of a record
 MAX_DENSE_KEY_NBYTES = (

@@ -29,6 +29,7 @@ def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
     table.counters[: kernels.MAX_VALUE_NBYTES] = 0
     kernels.rehash(old, now_ms, table.index, table.counters, table.report, table.work)
     table.read_report(stream)
+    table.erased = 0
 
 
 def compact(table: DeviceTable, now_ms: int, keep: Container[Segment] = ()) -> int:

@@ -26,8 +26,6 @@ SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
 MAX_LOAD = 0.8  # a fuller index grows before the next insert
 HARD_LOAD = 0.95  # an insert may fill it up to here
-# Searches go past this share of the buckets at load 0.9; at a lower load, records that are gone have left it behind.
-STALE_SHARE = 0.5
 MIN_BUCKETS = 1024
 
 
@@ -87,7 +85,7 @@ class DeviceTable:
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
         self.arena.fill()
         self.counters.fill(0)
-        self.entries = self.overflows = self.live_nbytes = self.max_value_nbytes = 0
+        self.entries = self.erased = self.live_nbytes = self.max_value_nbytes = 0
         self.stuck_nbytes = 0  # dead, but not worth moving when compaction last looked
         # The length of every value written since, where there is but one.
         self.uniform_nbytes: int | None = None
@@ -272,11 +270,8 @@ class DeviceTable:
         return int((cupy.cumsum(~present) <= left).sum())
 
     def _is_stale(self) -> bool:
-        """Whether searches go on for longer than the records there are account for: a fresh index would do better."""
-        return (
-            self.overflows > STALE_SHARE * self.slots / SLOTS
-            and self.entries <= MAX_LOAD * self.slots
-        )
+        """Whether as many records are gone as there are slots: buckets they went past still send searches on."""
+        return self.erased > self.slots
 
     def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
         """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
@@ -343,7 +338,9 @@ class DeviceTable:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
         stream.synchronize()
         *counters, used = self.report.tolist()
-        self.entries, self.overflows, self.live_nbytes, longest, shortest_complement = counters
+        entries, self.live_nbytes, longest, shortest_complement = counters
+        self.erased += max(0, self.entries - entries)
+        self.entries = entries
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
         return used
