@@ -1,7 +1,6 @@
 // What every kernel of the table shares: how columns, records and the index lie in memory.
 //
-// Record   16-byte header, key, value, padded to 16 bytes; beyond 128 bytes to 64, what DRAM answers with, so that long
-//          records straddle no more of it than they must; begins at a multiple of 16.
+// Record   16-byte header, key, value, padded to 16 bytes; begins at a multiple of 16.
 //            bytes 0-3    value length
 //            bytes 4-7    row in the batch that wrote it: among equal keys of one batch the highest row wins
 //            bytes 8-13   expiry, ms since the epoch, 0 = never
@@ -214,8 +213,7 @@ __device__ __forceinline__ bool alive(const Header& header, u64 now) {
 }
 
 __device__ __forceinline__ u64 record_nbytes(u64 key_nbytes, u64 value_nbytes) {
-    u64 nbytes = HEADER + key_nbytes + value_nbytes, align = nbytes > 128 ? 64 : 16;
-    return (nbytes + align - 1) & ~(align - 1);
+    return (HEADER + key_nbytes + value_nbytes + 15) & ~15ull;
 }
 
 // The first 16 bytes, of which a shorter key has but some; a record has as many after its header in any case.

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) write_dense(
     const uint4* keys, u64 key_stride, const uint4* values, u64 value_stride, u64 n,  // multiples of 16, aligned
     u64 expiry, uint4* log, u64 first_row, signed char* status, u64* counters, u64* work) {  // as for write
     u32 lane = threadIdx.x % 32, key_pieces = key_stride / 16, head = 1 + key_pieces, value_pieces = value_stride / 16;
-    u32 pieces = record_nbytes(key_stride, value_stride) / 16;
+    u32 pieces = head + value_pieces;
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x, first = i - lane;
     if (i == 0) {
         raise(counters + MAX_VALUE_NBYTES, value_stride);
@@ -41,9 +41,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) write_dense(
     u32 rows = min(n - first, 32ull);
     keys += first * key_pieces, values += first * value_pieces, log += first * pieces + lane;
     for (Walk walk(pieces); walk.row < rows; walk.next(), log += 32) {
-        if (walk.piece >= head + value_pieces) {
-            *log = {};  // padding: a line written in part would first have to be read
-        } else if (walk.piece >= head) {
+        if (walk.piece >= head) {
             *log = __ldcs(values + (u64)walk.row * value_pieces + walk.piece - head);
         } else if (walk.piece) {
             *log = load<COLUMN>(keys + walk.row * key_pieces + walk.piece - 1);

@@ -13,7 +13,8 @@
 // v8   lanes share the records' heads too: of a key that is there already, header and key are read side by side.
 // v9   several pieces under way per lane.
 // v10  cache hints: values are read once, and leave L2 first.
-//      That is insert_dense (insert.cu), less expiry, counters, batches in several pieces, and telling updates from new keys.
+//      That is write_dense and publish (insert.cu) in one launch, less expiry, counters, batches in several pieces, and
+//      telling updates from new keys.
 //
 // Equal keys, linear probing: a slot is claimed only as the first free one of the key's whole probe, and slots are only ever
 // filled here; so two threads with one key contend for one and the same slot, the loser looks again and finds the winner's

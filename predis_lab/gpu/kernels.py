@@ -24,11 +24,11 @@ from .launching import (
     scan_states,
 )
 from .memory import on_device
+from .packed import padded
 
 COUNTERS = 4  # words: entries, live bytes, longest value, complement of the shortest
 MAX_VALUE_NBYTES = 2  # the first of those that a rehash leaves alone
 PIECE_NBYTES = 16  # what the dense kernels move at once
-MOST_PADDING = 63  # of a record
 MAX_DENSE_KEY_NBYTES = (
     64  # a record read for a key of another length is overrun by less: `memory.SLACK_NBYTES`
 )
@@ -114,9 +114,7 @@ def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any
 
 def record_nbytes(key_nbytes: int, value_nbytes: int) -> int:
     """Bytes of the log that a record takes; see kernels/common.cuh."""
-    nbytes = RECORD_HEADER_NBYTES + key_nbytes + value_nbytes
-    align = 64 if nbytes > 128 else 16
-    return -(-nbytes // align) * align
+    return padded(RECORD_HEADER_NBYTES + key_nbytes + value_nbytes)
 
 
 @dataclass(frozen=True)

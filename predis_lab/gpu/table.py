@@ -354,7 +354,7 @@ def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
     nbytes = _payload(keys, start, stop), _payload(values, start, stop)
     if n == 1:
         return kernels.record_nbytes(*nbytes)
-    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + kernels.MOST_PADDING)
+    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15)
 
 
 def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:
