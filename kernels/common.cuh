@@ -15,7 +15,6 @@
 // caller's columns don't change while a kernel runs, so they are read through L1: neighbouring rows share lines.
 
 typedef unsigned char u8;
-typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;

@@ -78,9 +78,7 @@ class FixedTable:
         free = cupy.cuda.runtime.memGetInfo()[0]
         if capacity > free:
             raise MemoryError(f"{records:,} records need {capacity:,} bytes, and {free:,} are free")
-        self.table = DeviceTable(capacity)
-        self.table.arena.make_left(self.index_nbytes)
-        self.renew_index()
+        self.table = _empty_table(capacity, self.index_nbytes)
         for first in range(0, records, CHUNK):
             self.store(first, min(CHUNK, records - first))
 
@@ -96,6 +94,14 @@ class FixedTable:
     def pick(self, generator: Any, n: int) -> Any:
         """Distinct numbers of stored records."""
         return generator.permutation(self.records)[:n].astype(np.uint64)
+
+
+def _empty_table(capacity: int, index_nbytes: int) -> DeviceTable:
+    """A table whose index has its size before any record comes."""
+    table = DeviceTable(capacity)
+    table.arena.make_left(index_nbytes)
+    rehash(table, index_nbytes, NOW_MS)
+    return table
 
 
 class Answer:
@@ -149,7 +155,7 @@ def table_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> lis
             records + repeat * batch
         )
         fresh, written = keys(numbers), values(numbers, 64)
-        _insert_ceiling(rates, "insert_64v", fixed, fresh, written)
+        _insert_ceiling(rates, "insert_64v", fixed, fresh)
         expect(rates.time("insert_64v", batch, insert, table, fresh, written), Status.STORED)
 
         old = fixed.pick(generator, batch)
@@ -211,7 +217,7 @@ def size_rates(
                 numbers = cupy.arange(n, dtype=np.uint64) + np.uint64(held + repeat * n)
                 asked, written = keys(numbers), values(numbers, size)
                 name = f"insert_{size}v"
-                _insert_ceiling(rates, name, fixed, asked, written)
+                _insert_ceiling(rates, name, fixed, asked)
                 expect(rates.time(name, n, insert, fixed.table, asked, written), Status.STORED)
                 erase(fixed.table, asked)
         fixed.table.close()
@@ -268,11 +274,8 @@ def batch_rates(records: int, batches: list[int], repeats: int, *, seed: int = 0
 def real_table(records: int, real: RealRecords) -> DeviceTable:
     """A table of real records, numbered from 0 on, at load factor 0.8."""
     index_nbytes = math.ceil(records / MAX_LOAD / SLOTS) * BUCKET_NBYTES
-    table = DeviceTable(
-        768 * records + 2 * index_nbytes + 2**26
-    )  # no record is longer than 768 bytes
-    table.arena.make_left(index_nbytes)
-    rehash(table, index_nbytes, NOW_MS)
+    # No record is longer than 768 bytes.
+    table = _empty_table(768 * records + 2 * index_nbytes + 2**26, index_nbytes)
     for first in range(0, records, CHUNK // 4):
         numbers = cupy.arange(first, min(records, first + CHUNK // 4), dtype=np.uint64)
         expect(insert(table, real.keys(numbers), real.values(numbers)), Status.STORED)
@@ -318,9 +321,7 @@ def _joined(parts: list[Column]) -> Column:
     return Column(data, cupy.concatenate(offsets).astype(np.int32), 0, sum(map(len, parts)))
 
 
-def _insert_ceiling(
-    rates: Rates, name: str, fixed: FixedTable, fresh: Column, written: Column
-) -> None:
+def _insert_ceiling(rates: Rates, name: str, fixed: FixedTable, fresh: Column) -> None:
     n = len(fresh)
     traces, index = replay.trace(fresh, fixed.table.index), fixed.table.index.copy()
     source = on_device(n * (KEY_NBYTES + fixed.value_nbytes), np.uint8)

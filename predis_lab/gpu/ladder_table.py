@@ -13,8 +13,8 @@ import cupy
 import numpy as np
 
 from ..errors import UnsupportedType
-from . import launching, modules
 from .ladder import RUNGS, SLOT_NBYTES, Rung
+from .launching import address, launch
 from .memory import from_driver
 
 STORED, SUPERSEDED, NO_SPACE = 0, 2, 4  # as `table.Status`, but that updates count as stored
@@ -131,14 +131,14 @@ def find(table: LadderTable, keys: Any, n: int, values: Any, found: Any) -> None
     launch(
         "ladder_find",
         "ladder_find",
-        table.rung.defines("find"),
         n,
         *_column(keys, n, table.key_nbytes),
         n,
         *_index(table),
         table.value_nbytes,
-        launching.address(values, "u1", n * table.value_nbytes),
-        launching.address(found, "b1 u1", n),
+        address(values, "u1", n * table.value_nbytes),
+        address(found, "b1 u1", n),
+        defines=table.rung.defines("find"),
     )
 
 
@@ -148,16 +148,16 @@ def insert(table: LadderTable, keys: Any, values: Any, n: int, status: Any) -> N
     launch(
         "ladder_insert",
         "ladder_insert",
-        table.rung.defines("insert"),
         n,
         *_column(keys, n, table.key_nbytes),
         *_column(values, n, table.value_nbytes),
         n,
         *_index(table),
-        launching.address(table.locks, "u4", 0),
-        launching.address(table.log, "u1", (rows + n) * nbytes) + rows * nbytes,
+        address(table.locks, "u4", 0),
+        address(table.log, "u1", (rows + n) * nbytes) + rows * nbytes,
         rows,
-        launching.address(status, "i1", n),
+        address(status, "i1", n),
+        defines=table.rung.defines("insert"),
     )
 
 
@@ -166,29 +166,22 @@ def erase(table: LadderTable, keys: Any, n: int, erased: Any) -> None:
     launch(
         "ladder_erase",
         "ladder_erase",
-        table.rung.defines("erase"),
         n,
         *_column(keys, n, table.key_nbytes),
         n,
         *_index(table),
         table.value_nbytes,
-        launching.address(erased, "b1 u1", n),
+        address(erased, "b1 u1", n),
+        defines=table.rung.defines("erase"),
     )
 
 
-def launch(module: str, kernel: str, defines: tuple[str, ...], n: int, *arguments: int) -> None:
-    """One thread per row. Only for the typed launches above: nothing is checked here."""
-    if n:
-        threads = modules.block_threads()
-        modules.function(module, kernel, defines)((-(-n // threads),), (threads,), arguments)
-
-
 def _column(rows: Any, n: int, width: int) -> tuple[int, int]:
-    return launching.address(rows, "u1", n * width), width
+    return address(rows, "u1", n * width), width
 
 
 def _index(table: LadderTable) -> tuple[int, int]:
-    return launching.address(table.index, "u8", table.buckets), table.buckets
+    return address(table.index, "u8", table.buckets), table.buckets
 
 
 def _rows(column: Any, width: int) -> int:

@@ -112,12 +112,16 @@ class DeviceTable:
         """The values, on their way on the current stream.
 
         capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
-        to be made again with as many as there are. Where all values of the table have one length, absent keys
-        take up as many zero bytes, and the total is known at once.
+        to be made again with as many as there are. Where keys and all values of the table are whole pieces of 16
+        bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
-        dense = width is not None and width % kernels.PIECE_NBYTES == 0 and kernels.is_dense(keys)
-        if dense and width is not None and len(keys) * width <= capacity:
+        if (
+            width is not None
+            and width % kernels.PIECE_NBYTES == 0
+            and kernels.is_dense(keys)
+            and len(keys) * width <= capacity
+        ):
             packed = Packed.empty(len(keys), len(keys) * width, in_pinned, full=True)
             kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
             return packed

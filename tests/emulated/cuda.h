@@ -242,39 +242,22 @@ template <class T> T __ldg(const T* p) { return __ldcg(p); }
 template <class T> T __ldcs(const T* p) { return __ldcg(p); }
 template <class T> void __stcs(T* p, T value) { emulated::check_aligned(p), *p = value; }
 
-template <class T, class U> T atomicAdd(T* p, U value) {
+// An atomic operation: what was there, after `change` has made something else of it.
+template <class T, class F> T emulated_atomic(T* p, F change) {
     emulated::wait_by_chance();
     T old = *p;
-    *p = old + (T)value;
+    *p = change(old);
     return old;
 }
 
+template <class T, class U> T atomicAdd(T* p, U value) { return emulated_atomic(p, [=](T old) { return T(old + T(value)); }); }
 template <class T, class U> T atomicMax(T* p, U value) {
-    emulated::wait_by_chance();
-    T old = *p;
-    if ((T)value > old) *p = (T)value;
-    return old;
+    return emulated_atomic(p, [=](T old) { return T(value) > old ? T(value) : old; });
 }
-
-template <class T, class U> T atomicOr(T* p, U value) {
-    emulated::wait_by_chance();
-    T old = *p;
-    *p = old | (T)value;
-    return old;
-}
-
-template <class T, class U> T atomicExch(T* p, U value) {
-    emulated::wait_by_chance();
-    T old = *p;
-    *p = (T)value;
-    return old;
-}
-
+template <class T, class U> T atomicExch(T* p, U value) { return emulated_atomic(p, [=](T) { return T(value); }); }
+template <class T, class U> T atomicOr(T* p, U value) { return emulated_atomic(p, [=](T old) { return T(old | T(value)); }); }
 template <class T, class U, class V> T atomicCAS(T* p, U expected, V value) {
-    emulated::wait_by_chance();
-    T old = *p;
-    if (old == (T)expected) *p = (T)value;
-    return old;
+    return emulated_atomic(p, [=](T old) { return old == T(expected) ? T(value) : old; });
 }
 
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
