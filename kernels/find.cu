@@ -40,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     emit(rows, out, states, tile, n, rows_per_thread);
 }
 
-extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
+template <bool AHEAD>
+__device__ __forceinline__ void find_dense(
     const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,  // fixed width, a multiple of 16, aligned
     u64* index, u64 buckets, u64 now,
     u64 width,            // bytes of every value, a multiple of 16; a value of another length counts as missing
@@ -55,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     if (first >= n) return;
     {
         Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
-        probe(mine, nullptr, hash(key), i < n, index, buckets);
+        probe<AHEAD>(mine, nullptr, hash(key), i < n, index, buckets);
     }
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
     if (i < n) store_offset(out, i, i * width);
@@ -66,6 +67,11 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     Walk reading(head + value_pieces), writing(head + value_pieces);
     const uint4* keys = (const uint4*)key_data + first * key_pieces;
     uint4* to = (uint4*)values + first * value_pieces;
+    if (!__any_sync(ALL, mine.match[lane].seen != 0)) {
+        for (u32 p = lane; p < rows * value_pieces; p += 32) __stcs(to + p, uint4{});
+        if (lane == 0) validity[i / 32] = 0;
+        return;
+    }
     while (writing.row < rows) {
         uint4 words[PIECES_AT_ONCE];
 #pragma unroll
@@ -104,6 +110,21 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     }
     u32 present = __ballot_sync(ALL, found);
     if (lane == 0) validity[i / 32] = present;
+}
+
+extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
+    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n, u64* index, u64 buckets, u64 now, u64 width,
+    u8* values, void* value_offsets, u64 wide, u32* validity) {
+    find_dense<false>(
+        key_data, key_offsets, key_stride, n, index, buckets, now, width, values, value_offsets, wide, validity);
+}
+
+// For launches that do not fill the device: they take as long as one search.
+extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense_ahead(
+    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n, u64* index, u64 buckets, u64 now, u64 width,
+    u8* values, void* value_offsets, u64 wide, u32* validity) {
+    find_dense<true>(
+        key_data, key_offsets, key_stride, n, index, buckets, now, width, values, value_offsets, wide, validity);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(

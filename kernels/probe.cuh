@@ -58,10 +58,14 @@ __device__ __forceinline__ u32 inspect(
 }
 
 // Fills match for every lane, and unless it is null vacant; `wanted`: whether the lane has a key. The whole warp calls.
+// AHEAD: reads the bucket after the home bucket along with it, wanted or not. Where few keys are under way, a search is as
+// long as the reads that wait for one another, and memory has room for more of them. Not with `vacant`.
+template <bool AHEAD = false>
 __device__ __forceinline__ void probe(
     Probes& probes, Spot* vacant, u64 h, bool wanted, u64* index, u64 buckets) {
     u32 lane = threadIdx.x % 32, place = lane / LANES_PER_BUCKET, slot = lane % LANES_PER_BUCKET * 2;
     u32 bucket = home(h, buckets), stride = stride_of(h, buckets), tag = tag_of(h);
+    u32 second = next_bucket(bucket, stride, 0, buckets);
     __syncwarp();  // earlier results have been read
     probes.match[lane] = {};
     if (vacant) vacant[lane] = {};
@@ -70,23 +74,33 @@ __device__ __forceinline__ void probe(
     bool searching = false, marked = false;
 #pragma unroll
     for (u32 round = 0; round < LANES_PER_BUCKET; round += ROUNDS_AT_ONCE) {
-        ulonglong2 slots[ROUNDS_AT_ONCE];
+        ulonglong2 slots[ROUNDS_AT_ONCE], more[ROUNDS_AT_ONCE];
 #pragma unroll
         for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64 at = (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
-            slots[f] = {EMPTY, EMPTY};
+            slots[f] = more[f] = {EMPTY, EMPTY};
             if (asked >> asker & 1) slots[f] = __ldcg((const ulonglong2*)(index + at));
+            if (!AHEAD) continue;
+            at = (u64)__shfl_sync(ALL, second, asker) * SLOTS + slot;
+            if (asked >> asker & 1) more[f] = __ldcg((const ulonglong2*)(index + at));
         }
 #pragma unroll
         for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64* at = index + (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
-            u32 on = inspect(probes, vacant, marked, asker, __shfl_sync(ALL, tag, asker), at, slots[f], asked >> asker & 1);
+            u32 tag_asked = __shfl_sync(ALL, tag, asker);
+            u32 on = inspect(probes, vacant, marked, asker, tag_asked, at, slots[f], asked >> asker & 1);
+            if (AHEAD) {
+                at = index + (u64)__shfl_sync(ALL, second, asker) * SLOTS + slot;
+                bool active = on >> place * LANES_PER_BUCKET & 1;
+                on = inspect(probes, vacant, marked, asker, tag_asked, at, more[f], active);
+            }
             if (lane / BUCKETS_AT_ONCE == round + f) searching = on >> lane % BUCKETS_AT_ONCE * LANES_PER_BUCKET & 1;
         }
     }
-    for (u64 done = 0; done < buckets + HOPS; ++done) {
+    if (AHEAD) bucket = second;
+    for (u64 done = AHEAD; done < buckets + HOPS; ++done) {
         u32 pending = __ballot_sync(ALL, searching), count = __popc(pending);
         if (!pending) break;
         bucket = next_bucket(bucket, stride, done, buckets);

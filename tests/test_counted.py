@@ -1,6 +1,7 @@
 """The launches that the profiler watches: exactly those of the cases, in their order; and what is recorded of them."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_every_case_is_named_by_its_place(monkeypatch):
         case: kernel for case, (kernel, _) in counted.CASES.items()
     }
     assert asked["launch_count"] == len(counted.CASES) and asked["marked"]
-    assert asked["kernels"] == "erase|find|find_dense|publish|write_dense"
+    assert asked["kernels"] == "erase|find|find_dense(_ahead)?|publish|write_dense"
     assert asked["arguments"] == [
         "-m",
         "predis_lab.bench.counted",
@@ -69,18 +70,23 @@ def test_what_a_chip_does_not_tell_is_not_recorded(tmp_path):
 def test_the_watched_kernels_are_launched_once_a_case(monkeypatch):
     import cupy
 
-    from predis_lab.gpu import launching
+    from predis_lab.gpu import kernels
 
-    launched, function = [], launching.function
+    launched = []
 
-    def watch(module, name, *defines):
-        launched.append(name)
-        return function(module, name, *defines)
+    def watch(launch):
+        def watched(module, name, *arguments, **options):
+            launched.append(name)
+            launch(module, name, *arguments, **options)
 
-    monkeypatch.setattr(launching, "function", watch)
+        return watched
+
+    for name in ("launch", "launch_packing"):
+        monkeypatch.setattr(kernels, name, watch(getattr(kernels, name)))
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStart", launched.clear)
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStop", lambda: launched.append("stop"))
     counted.main(["--records", "3000", "--batch", "500"])
-    watched = {kernel for kernel, _ in counted.CASES.values()}
     launched = launched[: launched.index("stop")]
-    assert [name for name in launched if name in watched] == [k for k, _ in counted.CASES.values()]
+    assert len(launched) == len(counted.CASES)
+    for name, (pattern, _) in zip(launched, counted.CASES.values(), strict=True):
+        assert re.fullmatch(pattern, name)

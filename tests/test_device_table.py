@@ -8,10 +8,10 @@ from predis_lab import Column, InvalidKey, InvalidValue, Predis, Status, Unsuppo
 try:
     import cupy
 
-    from predis_lab.gpu import engine
+    from predis_lab.gpu import engine, launching
     from predis_lab.gpu.table import HARD_LOAD
 except ImportError:  # every test here then skips with this as its reason, see conftest
-    cupy = engine = None
+    cupy = engine = launching = None
 
 pytestmark = pytest.mark.gpu
 
@@ -109,6 +109,20 @@ def test_values_of_one_length_and_then_another(make, n, nbytes):
     assert cache.find(keys[:3]).to_pylist() == [None] * 3
     cache.set(keys[0].tobytes(), b"?" * (nbytes + 2))
     assert from_device(cache.find(cupy.asarray(keys[:2]))) == [b"?" * (nbytes + 2), None]
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.7, 1])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_lookups_that_fill_the_device_and_such_that_do_not(make, monkeypatch, at_once, share):
+    monkeypatch.setattr(launching, "fits_at_once", lambda *_: at_once)
+    cache, generator = make("64MiB"), np.random.default_rng(int(100 * share))
+    numbers = np.arange(20_000)  # in a small index: many searches go on
+    values = generator.integers(0, 256, (len(numbers), 64), np.uint8)
+    assert cache.insert(cupy.asarray(fixed_keys(numbers)), cupy.asarray(values)).ok
+    asked = generator.permutation(2 * len(numbers))[:5003]
+    asked = np.where(generator.random(5003) < share, asked % len(numbers), asked + len(numbers))
+    expected = [values[i].tobytes() if i < len(numbers) else None for i in asked]
+    assert from_device(cache.find(cupy.asarray(fixed_keys(asked)))) == expected
 
 
 def test_one_column_here_and_one_there(make):

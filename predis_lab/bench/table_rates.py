@@ -251,24 +251,37 @@ def batch_rates(records: int, batches: list[int], repeats: int, *, seed: int = 0
         launches = max(1, min(SMALL_LAUNCHES, 10**7 // n, records // n))
         name = f"find_64v_1e{round(math.log10(n))}"
         asked = [keys(fixed.pick(generator, n)) for _ in range(launches)]
+        traces = [replay.trace(column, fixed.table.index) for column in asked]
         answers = [Answer(n, 64) for _ in range(launches)]
-        stream = cupy.cuda.Stream(non_blocking=True)
         cupy.cuda.get_current_stream().synchronize()
-        with stream:
-            answers[0].find(fixed.table, asked[0])  # compiled before it is captured
-            stream.begin_capture()
-            for answer, column in zip(answers, asked, strict=True):
-                answer.find(fixed.table, column)
-            graph = stream.end_capture()
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            finds = _captured(
+                stream, [(a.find, fixed.table, k) for a, k in zip(answers, asked, strict=True)]
+            )
+            again = _captured(
+                stream, [(a.replay, fixed.table, t) for a, t in zip(answers, traces, strict=True)]
+            )
             for _ in range(repeats + 1):
                 numbers = fixed.pick(generator, n * launches)
                 for i, column in enumerate(asked):
                     column.data[:] = keys(numbers[i * n : (i + 1) * n]).data
-                rates.time(name, n * launches, graph.launch, stream)
+                    traces[i][:] = replay.trace(column, fixed.table.index)
+                rates.time_ceiling(name, n * launches, again.launch, stream)
+                rates.time(name, n * launches, finds.launch, stream)
                 for i, answer in enumerate(answers):
                     answer.check(numbers[i * n : (i + 1) * n])
     fixed.table.close()
     return rates.limits()
+
+
+def _captured(stream: Any, calls: list[tuple]) -> Any:
+    """The launches of all calls as one graph, in order."""
+    call, *arguments = calls[0]
+    call(*arguments)  # compiled before it is captured
+    stream.begin_capture()
+    for call, *arguments in calls:
+        call(*arguments)
+    return stream.end_capture()
 
 
 def real_table(records: int, real: RealRecords) -> DeviceTable:

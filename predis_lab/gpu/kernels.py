@@ -14,6 +14,7 @@ import numpy as np
 from ..columns import Column
 from ..errors import UnsupportedType
 from ..table import RECORD_HEADER_NBYTES
+from . import launching
 from .launching import (
     address,
     column_arguments,
@@ -77,10 +78,7 @@ def find_dense(
     validity: uint32 (ceil(n / 32),).
     """
     n = len(keys)
-    launch(
-        "find",
-        "find_dense",
-        n,
+    arguments = (
         *_dense(keys),
         n,
         *index_arguments(index),
@@ -90,8 +88,11 @@ def find_dense(
         address(offsets, "i4 i8", n + 1),
         int(offsets.dtype.itemsize == 8),
         address(validity, "u4", -(-n // 32)),
-        defines=defines,
     )
+    if launching.fits_at_once("find", "find_dense_ahead", n, defines):
+        launch("find", "find_dense_ahead", n, *arguments, defines=defines)
+    else:
+        launch("find", "find_dense", n, *arguments, defines=defines)
 
 
 def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any = None) -> None:
