@@ -54,11 +54,6 @@ def launch(
         kernel((blocks,), (tile,), arguments)
 
 
-def fits_at_once(module: str, name: str, n: int, defines: tuple[str, ...] = ()) -> bool:
-    """Whether the device holds all threads of a launch over n rows at once: it then takes as long as its slowest thread."""
-    return n <= resident_blocks(function(module, name, defines)) * block_threads(defines)
-
-
 def launch_packing(module: str, name: str, n: int, *arguments: int) -> None:
     function(module, name)((packing(n)[1],), (block_threads(),), arguments)
 
