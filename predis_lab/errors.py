@@ -35,3 +35,15 @@ class CacheFull(PredisError, MemoryError):
 
 class DeviceUnavailable(PredisError, RuntimeError):
     """`backend="cuda"` where no CUDA device answers, or CuPy is not installed."""
+
+
+class PinnedMemoryUnavailable(PredisError, MemoryError):
+    """Host memory that can't be page-locked where a kernel has to reach it."""
+
+
+class DeviceTimeout(PredisError, TimeoutError):
+    """Work on the device that has not ended in time; the message names the step. What was stored before stays whole."""
+
+
+class DeviceFailed(PredisError, RuntimeError):
+    """An allocation, a copy or a launch that the device or its driver refused; the message names the step."""

@@ -209,7 +209,8 @@ def link_limits(nbytes: int, repeats: int) -> list[Limit]:
 
     from ..gpu import limits as launch
     from ..gpu.device import Device
-    from ..gpu.memory import copy_async, pinned
+    from ..gpu.pinned import pinned
+    from ..gpu.staging import copy_async
 
     theory = Device.current().link_bandwidth
     up, down = pinned(nbytes, np.uint8), pinned(nbytes, np.uint8)

@@ -10,8 +10,8 @@ import cupy
 
 from ..columns import Column
 from ..errors import UnsupportedType
-from .memory import PinnedArray
 from .modules import block_threads, function, multiprocessors, resident_blocks
+from .pinned import PinnedArray
 from .source import ROWS_PER_THREAD
 
 

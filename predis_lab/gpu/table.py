@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,14 @@ import cupy
 import numpy as np
 
 from ..columns import Column
+from ..errors import DeviceTimeout
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
 from . import kernels, launching
 from .maintenance import compact, rehash
-from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
+from .health import TIMEOUT_S, Health
+from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
+from .pinned import pinned
 
 SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
@@ -53,9 +57,12 @@ class DeviceTable:
     """Records of variable length by variable-length keys.
 
     capacity:   bytes for index and log together
+    health:     how long to wait for the device, and whose lock to leave meanwhile
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, health: Health | None = None):
+        self.health = health or Health(TIMEOUT_S)
+        self._unread = False  # the last report: it had not come when it was waited for
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
         segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
@@ -93,7 +100,7 @@ class DeviceTable:
 
     def close(self) -> None:
         """Gives the memory back once the device is done; the table is of no use any more."""
-        self.enter().synchronize()
+        self.health.wait(self.enter(), "what was under way")
         self.arena.close()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
 
@@ -108,10 +115,18 @@ class DeviceTable:
 
     # ---- Reading
 
-    def find(self, keys: Column, now_ms: int, *, in_pinned: bool, capacity: int) -> Packed:
+    def find(
+        self,
+        keys: Column,
+        now_ms: int,
+        *,
+        new: Callable[[int], Any],
+        capacity: int,
+        count: Any = None,
+    ) -> Packed:
         """The values, on their way on the current stream.
 
-        capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
+        new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
         to be made again with as many as there are. Where keys and all values of the table are whole pieces of 16
         bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
         """
@@ -122,10 +137,10 @@ class DeviceTable:
             and kernels.is_dense(keys)
             and len(keys) * width <= capacity
         ):
-            packed = Packed.empty(len(keys), len(keys) * width, in_pinned, full=True)
+            packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
             kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
             return packed
-        packed = Packed.empty(len(keys), capacity, in_pinned)
+        packed = Packed.empty(len(keys), capacity, new, count=count)
         kernels.find(keys, self.index, now_ms, *packed.arrays(), *self._scan(len(keys), stream))
         return packed
 
@@ -141,7 +156,7 @@ class DeviceTable:
     def scan(self, first: int, n: int, now_ms: int, capacity: int) -> Packed:
         """The keys in n slots from slot `first` on, null where a slot holds none; as `find`, in pinned memory."""
         stream = self.enter()
-        packed = Packed.empty(n, capacity, in_pinned=True)
+        packed = Packed.empty(n, capacity, lambda nbytes: pinned(nbytes, np.uint8))
         slots = self.index[first : first + n]
         kernels.scan_keys(slots, now_ms, *packed.arrays(), *self._scan(n, stream))
         return packed
@@ -200,6 +215,8 @@ class DeviceTable:
                 batch.at += 1
                 continue
             part = slice(row, row + fitting)
+            if values.offsets is not None or values.width != self.uniform_nbytes:
+                self.uniform_nbytes = None  # from here on, for whoever looks up before the report is here
             kernels.insert(
                 keys[part],
                 values[part],
@@ -213,15 +230,15 @@ class DeviceTable:
                 self.report,
                 self.work,
             )
+            # Taken at once, lest anything is written there should the report not come.
+            bound = record_bound(keys, values, row, row + fitting)
+            segment.used += bound
+            batch.row += fitting
             # Where all rows have one length, what they take is known, and nothing needs to be waited for.
             fixed = keys.offsets is None and values.offsets is None
-            segment.used += (
-                record_bound(keys, values, row, row + fitting)
-                if fixed and row + fitting < stop
-                else self.read_report(stream)
-            )
+            if not fixed or row + fitting == stop:
+                segment.used += self.read_report(stream) - bound
             row += fitting
-            batch.row += fitting
         if row < n:
             status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
             batch.row += n - row
@@ -323,6 +340,8 @@ class DeviceTable:
 
     def enter(self) -> Any:
         """The current stream, made to wait for what this table did on another one."""
+        if self._unread:
+            self._take_report()
         stream = cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
             stream.wait_event(self._stream.record())
@@ -340,7 +359,15 @@ class DeviceTable:
 
     def read_report(self, stream: Any) -> int:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
-        stream.synchronize()
+        try:
+            self.health.wait(stream, "a write")
+        except DeviceTimeout:
+            self._unread = True
+            raise
+        return self._take_report()
+
+    def _take_report(self) -> int:
+        self._unread = False
         *counters, used = self.report.tolist()
         entries, self.live_nbytes, longest, shortest_complement = counters
         self.erased += max(0, self.entries - entries)

@@ -1,0 +1,393 @@
+"""Batches between host memory and the table: chunks through a ring of device buffers, so that packing, upload, kernel and
+download of neighbouring chunks overlap. Called by `engine`.
+
+Three streams, one for each way of the link and one for the kernels, are all the overlap there is to be had: a chunk's
+upload, kernel and download follow one another by events, and each engine works through its own queue. Answers are copied
+straight into pinned memory that becomes the returned array.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ..columns import Column
+from ..errors import DeviceTimeout, InvalidArgument
+from .answer import Answer
+from .health import Health
+from .memory import device_bytes, from_driver, on_device
+from .packed import Packed, padded
+from .pinned import host_array, pinned
+from .staging import Staging, copy_async
+from .table import Batch, DeviceTable
+from .tracing import Interval, Trace
+
+__all__ = ["Interval", "Pipeline", "Transfers"]
+
+DEPTH = 4  # chunks under way: one going up, one being answered, one coming down, one waiting for its turn
+CHUNK_NBYTES = 16 * 2**20  # of a chunk, in its larger direction
+MIN_CHUNK_NBYTES = 2**16
+CHUNK_SHARE = 1 / 256  # of the capacity, at most
+KEYS_SHARE = 1 / 2  # of a chunk of answers: room for the keys they answer
+SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
+BITMAP_ROWS = 8  # bitmaps are cut at whole bytes
+
+
+@dataclass
+class Transfers:
+    """What has crossed the link in bulk calls; times in seconds of the host's clock."""
+
+    calls: int = 0
+    uploaded_nbytes: int = 0
+    downloaded_nbytes: int = 0
+    busy_s: float = 0.0
+    peak_bandwidth: float = 0.0  # bytes per second, both ways together, of the best call
+
+
+@dataclass
+class Slot:
+    """Buffers of one chunk, and how far it has come. What they have no room for gets memory of its own for the time."""
+
+    up: Any  # uint8, on the device
+    down: Any
+    count: Any  # uint64 (1,), pinned: bytes of the answer
+    used: int = 0
+    more: list[Any] = field(default_factory=list)
+    uploaded: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
+    computed: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
+    done: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
+
+    def take(self, nbytes: int) -> Any:
+        """Room for an upload."""
+        if self.used + nbytes > self.up.size:
+            self.more.append(device_bytes(nbytes))
+            return self.more[-1]
+        room = self.up[self.used : self.used + nbytes]
+        self.used += padded(nbytes)
+        return room
+
+
+class Ring:
+    """The slots of one direction, used in turn, by one call at a time."""
+
+    def __init__(self, up_nbytes: int, down_nbytes: int):
+        self.busy = threading.Lock()
+        self.up_nbytes, self.down_nbytes = up_nbytes, down_nbytes
+        self._turn, self.slots = 0, []
+        for _ in range(DEPTH):
+            memory = from_driver(up_nbytes + down_nbytes)
+            if memory is None:
+                raise InvalidArgument(f"the device has no {up_nbytes + down_nbytes:,} bytes left")
+            count = pinned(1, np.uint64)
+            self.slots.append(Slot(memory[:up_nbytes], memory[up_nbytes:], count))
+
+    def next(self, health: Health, stage: str) -> Slot:
+        """The slot used longest ago, once its chunk is done with."""
+        self._turn = (self._turn + 1) % DEPTH
+        slot = self.slots[self._turn]
+        health.wait(slot.done, stage)
+        slot.used = 0
+        slot.more.clear()
+        return slot
+
+
+@dataclass
+class Chunk:
+    """Rows first to stop of a batch, in a slot."""
+
+    number: int
+    first: int
+    stop: int
+    slot: Slot
+    columns: list[Column] = field(default_factory=list)
+    answer: Any = None
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.first
+
+
+class Pipeline:
+    """Bulk calls on a table.
+
+    stream:  on which the table's kernels run
+    """
+
+    def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
+        self.table, self.health, self.stream = table, table.health, stream
+        self.transfers = Transfers()
+        self.staging = Staging(self.health)
+        self.trace: Trace | None = None
+        self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
+        self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        up, down = _ring_nbytes(capacity_nbytes)
+        self._reader, self._writer = Ring(up, down), Ring(down, 0)
+
+    @staticmethod
+    def nbytes(capacity_nbytes: int) -> int:
+        """Device bytes that a pipeline's buffers take."""
+        up, down = _ring_nbytes(capacity_nbytes)
+        return DEPTH * (up + 2 * down)
+
+    # ---- Reading
+
+    def find(self, keys: Column, now_ms: int) -> Column:
+        """The values of n keys in host memory, in pinned memory."""
+        answer = Answer(len(keys), self.health, self._down)
+
+        def launch(chunk: Chunk) -> None:
+            slot, room = chunk.slot, chunk.slot.down.size - Packed.head_nbytes(chunk.rows)
+            chunk.answer = self.table.find(
+                chunk.columns[0],
+                now_ms,
+                new=lambda nbytes: slot.down[:nbytes],
+                capacity=room,
+                count=slot.count,
+            )
+
+        def collect(chunk: Chunk) -> int:
+            if chunk.answer.total > len(chunk.answer.data):
+                column, total = chunk.columns[0], chunk.answer.total
+                return self._bring_long(answer, column, chunk.first, total, now_ms)
+            return answer.add(chunk.first, chunk.answer)
+
+        self._read(keys, self._expected_nbytes(), launch, collect, answer)
+        return answer.column()
+
+    def per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
+        """One answer of `dtype` per key in host memory, written by `fill(column, answers)`."""
+        result = host_array(len(keys), dtype)
+
+        def launch(chunk: Chunk) -> None:
+            chunk.answer = chunk.slot.down[: chunk.rows * result.itemsize].view(dtype)
+            fill(chunk.columns[0], chunk.answer)
+
+        def collect(chunk: Chunk) -> int:
+            target = result[chunk.first : chunk.stop]
+            source = chunk.answer.data.ptr
+            copy_async(target.ctypes.data, source, target.nbytes, self._down, down=True)
+            return target.nbytes
+
+        self._read(keys, result.itemsize, launch, collect, result)
+        return result.view(np.ndarray)
+
+    def _read(
+        self,
+        keys: Column,
+        answer_nbytes: float,
+        launch: Callable[[Chunk], None],
+        collect: Callable[[Chunk], int],
+        keep: Any,
+    ) -> None:
+        """Chunks of keys up, `launch`, and `collect`, which says how many bytes it brings; about answer_nbytes a key."""
+        ring, under_way = self._reader, deque[Chunk]()
+        most = int(ring.down_nbytes / (answer_nbytes + 1))
+
+        def finish() -> None:
+            chunk = under_way.popleft()
+            self.health.wait(chunk.slot.computed, "a lookup")
+            with self._span("download", chunk.number, self._down):
+                self.transfers.downloaded_nbytes += collect(chunk)
+            chunk.slot.done.record(self._down)
+
+        with self.health.holding(ring.busy), self._measured(), self._kept(keep, keys):
+            for number, (first, stop) in enumerate(_pieces([keys], ring.up_nbytes, most)):
+                if len(under_way) == DEPTH - 1:
+                    finish()
+                chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
+                self._send([keys], chunk)
+                with self.stream, self._span("kernel", number, self.stream):
+                    launch(chunk)
+                chunk.slot.computed.record(self.stream)
+                under_way.append(chunk)
+            while under_way:
+                finish()
+            self.health.wait(self._down, "a download")
+
+    def _bring_long(
+        self, answer: Answer, column: Column, first: int, total: int, now_ms: int
+    ) -> int:
+        """The answers of a chunk that turned out longer than its buffer: in memory of their own, and in halves."""
+        if total > SPLIT_NBYTES and len(column) > BITMAP_ROWS:
+            middle = max(BITMAP_ROWS, len(column) // 2 // BITMAP_ROWS * BITMAP_ROWS)
+            brought = 0
+            for part, at in ((column[:middle], first), (column[middle:], first + middle)):
+                total = self._look_up(part, 0, now_ms).total
+                brought += self._bring_long(answer, part, at, total, now_ms)
+            return brought
+        packed = self._look_up(column, total, now_ms)
+        if packed.total > total:  # other values by now
+            return self._bring_long(answer, column, first, packed.total, now_ms)
+        brought = answer.add(first, packed)
+        self.health.wait(self._down, "a download")
+        return brought
+
+    def _look_up(self, column: Column, nbytes: int, now_ms: int) -> Packed:
+        count = pinned(1, np.uint64)
+        with self.stream:
+            packed = self.table.find(column, now_ms, new=device_bytes, capacity=nbytes, count=count)
+        self.health.wait(self.stream, "a lookup")
+        return packed
+
+    def _expected_nbytes(self) -> float:
+        """Of one answer to a lookup, offset and bit included."""
+        table = self.table
+        if table.uniform_nbytes is not None:
+            return table.uniform_nbytes + 4.125
+        return 1.25 * table.live_nbytes / max(table.entries, 1) + 4.125
+
+    # ---- Writing
+
+    def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        """A status per record of columns in host memory. The caller holds `writing`."""
+        ring, staged, result = self._writer, deque[Chunk](), host_array(len(keys), np.int8)
+        with self.stream:
+            status = on_device(len(keys), np.int8)
+            batch = self.table.begin(keys, values, now_ms)
+
+        def store() -> None:
+            chunk = staged.popleft()
+            with self.stream, self._span("kernel", chunk.number, self.stream):
+                self.stream.wait_event(chunk.slot.uploaded)
+                self.table.append(batch, *chunk.columns, expire_at_ms, now_ms, status)
+            chunk.slot.done.record(self.stream)
+
+        with self._measured(), self._kept(result, keys, values, status), self._ended(batch):
+            steps = _pieces([keys, values], ring.up_nbytes, len(keys), step=1)
+            for number, (first, stop) in enumerate(steps):
+                if len(staged) == DEPTH - 1:
+                    store()
+                chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
+                self._send([keys, values], chunk, wait=False)
+                staged.append(chunk)
+            while staged:
+                store()
+            copy_async(
+                result.ctypes.data, status.data.ptr, result.nbytes, self.stream, down=True
+            )
+            self.transfers.downloaded_nbytes += result.nbytes
+            self.health.wait(self.stream, "a download")
+        return result.view(np.ndarray)
+
+    @contextmanager
+    def _ended(self, batch: Batch) -> Iterator[None]:
+        """Gives back what the batch has not used of the log, whatever happens."""
+        try:
+            yield
+        finally:
+            self.table.end(batch)
+
+    # ---- Both
+
+    def _send(self, columns: Sequence[Column], chunk: Chunk, *, wait: bool = True) -> None:
+        """Starts the upload of the chunk's rows of each column; with `wait` the kernels' stream waits for it."""
+        slot = chunk.slot
+        if self.trace:
+            self.trace.chunk = chunk.number
+        starts = []
+        with self._up, self._span("upload", chunk.number, self._up):
+            for column in columns:
+                part = column[chunk.first : chunk.stop]
+                start, stop = part.span
+                data = self._upload(slot, part.data[start:stop])
+                offsets = part.offsets
+                if offsets is not None:
+                    offsets = self._upload(slot, offsets).view(offsets.dtype)
+                    starts.append((offsets, start))
+                chunk.columns.append(Column(data, offsets, part.width, len(part)))
+            for offsets, start in starts:
+                if start:
+                    offsets -= start
+        slot.uploaded.record(self._up)
+        if wait:
+            self.stream.wait_event(slot.uploaded)
+
+    def _upload(self, slot: Slot, source: np.ndarray) -> Any:
+        target = slot.take(source.nbytes)
+        self.staging.upload(source, target.data.ptr, self._up)
+        return target
+
+    def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
+        return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Counts a call and what it moves."""
+        transfers, began = self.transfers, time.perf_counter()
+        sent, brought = self.staging.sent_nbytes, transfers.downloaded_nbytes
+        yield
+        seconds = time.perf_counter() - began
+        uploaded = self.staging.sent_nbytes - sent
+        moved = uploaded + transfers.downloaded_nbytes - brought
+        transfers.calls += 1
+        transfers.uploaded_nbytes += uploaded
+        transfers.busy_s += seconds
+        transfers.peak_bandwidth = max(transfers.peak_bandwidth, moved / seconds)
+
+    @contextmanager
+    def _kept(self, *used: Any) -> Iterator[None]:
+        """What a call used is kept for as long as the device may still use it."""
+        try:
+            yield
+        except DeviceTimeout:
+            self.health.kept.extend(used)
+            raise
+
+    @contextmanager
+    def traced(self) -> Iterator[list[Interval]]:
+        """The intervals of all bulk calls made inside, there when the block is left."""
+        found: list[Interval] = []
+        self.trace = Trace()
+        self.staging.trace = self.trace.packed
+        try:
+            yield found
+            found.extend(self.trace.intervals())
+        finally:
+            self.trace = self.staging.trace = None
+
+    def close(self) -> None:
+        """Gives the buffers back."""
+        self.staging.close()
+        self._reader.slots.clear()
+        self._writer.slots.clear()
+
+
+def _ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
+    """Of a slot: for keys to look up, and for answers or records."""
+    chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
+    return int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
+
+
+def _pieces(
+    columns: Sequence[Column], nbytes: int, most: int, step: int = BITMAP_ROWS
+) -> Iterator[tuple[int, int]]:
+    """First row, and one past the last, of pieces of columns of at most nbytes and `most` rows, but of `step` at least."""
+    n, first = len(columns[0]), 0
+    while first < n:
+        last = min(n, first + max(step, most // step * step))
+        rows = range(last - first + 1)
+
+        def size(count: int, first: int = first) -> int:
+            return sum(_upload_nbytes(column, first, first + count) for column in columns)
+
+        fitting = bisect.bisect_right(rows, nbytes, key=size) - 1
+        if first + fitting < n:
+            fitting = max(step, fitting // step * step)
+        yield first, min(n, first + fitting)
+        first += fitting
+
+
+def _upload_nbytes(column: Column, first: int, stop: int) -> int:
+    if column.offsets is None:
+        return padded((stop - first) * column.width)
+    data = int(column.offsets[stop]) - int(column.offsets[first])
+    return padded(data) + padded((stop - first + 1) * column.offsets.itemsize)
