@@ -26,12 +26,12 @@ from .arguments import (
 from .columns import Column, check_keys, check_values
 from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
 from .glob import compile_glob
-from .table import ABSENT, NEVER, HostTable, InsertReport, Table
+from .table import ABSENT, NEVER, CheckedHostTable, HostTable, InsertReport, Table
 
 SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
 
 
-def make_table(capacity_nbytes: int, backend: str) -> Table:
+def make_table(capacity_nbytes: int, backend: str, checksums: bool) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
         raise InvalidArgument(f'backend is "auto", "host" or "cuda", not {backend!r}')
@@ -39,14 +39,14 @@ def make_table(capacity_nbytes: int, backend: str) -> Table:
         try:
             from .gpu.engine import DeviceEngine
 
-            return DeviceEngine(capacity_nbytes)
+            return DeviceEngine(capacity_nbytes, checksums)
         except ImportError as error:
             if backend == "cuda":
                 raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
         except DeviceUnavailable:
             if backend == "cuda":
                 raise
-    return HostTable(capacity_nbytes)
+    return CheckedHostTable(capacity_nbytes) if checksums else HostTable(capacity_nbytes)
 
 
 def now_ms() -> int:
@@ -70,15 +70,21 @@ class Predis:
     capacity:          bytes for records and index, or text such as "8GiB" or "500MB"; a device's are taken at once
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
+    checksums:         each record carries one, and is checked before `find`, `get` or `mget` returns it; see `verify`
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
     `predis_lab.errors` before anything is stored. Any thread may call any verb.
     """
 
     def __init__(
-        self, capacity: int | str = "1GiB", *, backend: str = "auto", decode_responses: bool = False
+        self,
+        capacity: int | str = "1GiB",
+        *,
+        backend: str = "auto",
+        decode_responses: bool = False,
+        checksums: bool = False,
     ):
-        self._table: Table = make_table(parse_capacity(capacity), backend)
+        self._table: Table = make_table(parse_capacity(capacity), backend, checksums)
         self._decode = decode_responses
         self._lock = threading.RLock()
         self._closed = False
@@ -92,7 +98,7 @@ class Predis:
 
         keys:     any column of byte strings, see `Column.of`; duplicates are allowed
         returns:  an Arrow binary array of n rows; for keys on the device a Column there, on the current stream
-        raises:   InvalidKey, UnsupportedType, CacheClosed
+        raises:   InvalidKey, UnsupportedType, CorruptRecord, CacheClosed
         """
         column = check_keys(Column.of(keys))
         with self._open() as table:
@@ -137,6 +143,14 @@ class Predis:
         column = check_keys(Column.of(keys))
         with self._open() as table:
             return table.contains(column, now_ms())
+
+    def verify(self) -> int:
+        """How many records no longer match their checksums: 0 in a sound cache.
+
+        raises:   InvalidArgument where the cache was not made with checksums=True, CacheClosed
+        """
+        with self._open() as table:
+            return table.verify()
 
     # ---- Redis: values
 

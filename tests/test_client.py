@@ -44,6 +44,7 @@ CALLS = {
     "flushdb": lambda cache: cache.flushdb(),
     "scan_iter": lambda cache: list(cache.scan_iter()),
     "info": lambda cache: cache.info(),
+    "verify": lambda cache: cache.verify(),
 }
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column
-from ..errors import DeviceUnavailable
-from ..table import Status
+from ..errors import CorruptRecord, DeviceUnavailable, InvalidArgument
+from ..table import NO_CHECKSUMS, Status
+from .checksums import check, verify
 from .device import Device
 from .memory import Stage, download, on_device, pinned
 from .packed import INT32_MAX, Packed
@@ -43,11 +44,11 @@ def check_device() -> None:
 class DeviceEngine:
     """A table of `capacity_nbytes` on the current device; see `Table` for the verbs."""
 
-    def __init__(self, capacity_nbytes: int):
+    def __init__(self, capacity_nbytes: int, checksums: bool = False):
         check_device()
         self._stream = cupy.cuda.Stream(non_blocking=True)
         with self._stream:
-            self.table = DeviceTable(capacity_nbytes)
+            self.table = DeviceTable(capacity_nbytes, checksums)
             self._stage = Stage()
             self._key = pinned(MAX_KEY_NBYTES, np.uint8)
 
@@ -59,12 +60,14 @@ class DeviceEngine:
         column = Column(self._key[:n], None, n, 1)
         if longest > SMALL_NBYTES:
             return self.find(column, now_ms).to_arrow()[0].as_py()
+        self._check(column, now_ms)
         with self._stream:
             packed = self.table.find(column, now_ms, in_pinned=True, capacity=longest)
             self._stream.synchronize()
         return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
 
     def find(self, keys: Column, now_ms: int) -> Column:
+        self._check(keys, now_ms)
         if keys.on_device:
             return self._find_on_device(keys, now_ms)
         width = self.table.uniform_nbytes or 1
@@ -117,6 +120,24 @@ class DeviceEngine:
         return int(
             min(most, max(2**26, 2 * n * table.live_nbytes / max(table.entries, 1)), INT32_MAX)
         )
+
+    def _check(self, keys: Column, now_ms: int) -> None:
+        """Raises CorruptRecord where a record no longer matches; before it is read, for so may its length not."""
+        if not self.table.checksums:
+            return
+        corrupt = self._per_key(
+            keys, np.bool_, lambda column, out: check(self.table, column, now_ms, out)
+        )
+        if corrupt.any():
+            first = int(corrupt.argmax())
+            key = _on_host(keys[first : first + 1]).to_arrow()[0].as_py()
+            raise CorruptRecord(int(corrupt.sum()), key)
+
+    def verify(self) -> int:
+        if not self.table.checksums:
+            raise InvalidArgument(NO_CHECKSUMS)
+        with self._stream:
+            return verify(self.table)
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         return self._per_key(

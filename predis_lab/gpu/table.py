@@ -18,6 +18,7 @@ import numpy as np
 from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
 from . import kernels, launching
+from .checksums import seal
 from .maintenance import compact, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
 from .packed import Packed
@@ -39,6 +40,7 @@ class Batch:
     row: int = 0  # its next row
     rows: int = 0  # as many have room, from the first on
     edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
+    only: Column | None = None  # the keys of its first piece, until there is a second
 
     def span(self) -> kernels.LogSpan:
         """Where its next piece goes."""
@@ -53,12 +55,14 @@ class DeviceTable:
     """Records of variable length by variable-length keys.
 
     capacity:   bytes for index and log together
+    checksums:  whether every record carries one, see gpu/checksums.py
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, checksums: bool = False):
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
         segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
+        self.checksums = checksums
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -199,10 +203,10 @@ class DeviceTable:
             if fitting == 0:
                 batch.at += 1
                 continue
-            part = slice(row, row + fitting)
+            piece = keys[row : row + fitting]
             kernels.insert(
-                keys[part],
-                values[part],
+                piece,
+                values[row : row + fitting],
                 self.index,
                 now_ms,
                 expiry,
@@ -220,6 +224,7 @@ class DeviceTable:
                 if fixed and row + fitting < stop
                 else self.read_report(stream)
             )
+            batch.only = None if batch.row else piece
             row += fitting
             batch.row += fitting
         if row < n:
@@ -228,7 +233,10 @@ class DeviceTable:
             batch.rows = 0
 
     def end(self, batch: Batch) -> None:
-        """Gives back what the batch had reserved and not used."""
+        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used."""
+        if self.checksums:
+            self.enter()
+            seal(self, batch)
         while self.arena.segments and not self.arena.segments[-1].used:
             self.arena.release(self.arena.segments[-1])
 
