@@ -13,6 +13,7 @@ from .columns import Column
 from .errors import (
     CacheClosed,
     CacheFull,
+    CorruptRecord,
     DeviceUnavailable,
     InvalidArgument,
     InvalidKey,
@@ -28,6 +29,7 @@ __all__ = [
     "CacheClosed",
     "CacheFull",
     "Column",
+    "CorruptRecord",
     "DeviceUnavailable",
     "InsertReport",
     "InvalidArgument",

@@ -13,6 +13,7 @@ try:
     from predis_lab.bench import device_records
     from predis_lab.bench.table_rates import NOW_MS, Answer, erase, expect, insert
     from predis_lab.gpu import kernels
+    from predis_lab.gpu.memory import device_bytes
     from predis_lab.gpu.packed import Packed
     from predis_lab.gpu.table import DeviceTable
     from predis_lab.table import Status

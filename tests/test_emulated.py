@@ -19,6 +19,7 @@ MODULES = (
     "test_conformance",
     "test_client",
     "test_device_table",
+    "test_checksums",
     "test_bulk",
     "test_state_machine",
     "test_ladder",

@@ -23,12 +23,13 @@ import numpy as np
 from ..columns import Column
 from ..errors import DeviceTimeout, InvalidArgument
 from .answer import Answer
+from .batch import Batch
 from .health import Health
 from .memory import device_bytes, from_driver, on_device
 from .packed import Packed, padded
 from .pinned import host_array, pinned
 from .staging import Staging, copy_async
-from .table import Batch, DeviceTable
+from .table import DeviceTable
 from .tracing import Interval, Trace
 
 __all__ = ["Interval", "Pipeline", "Transfers"]
@@ -258,7 +259,8 @@ class Pipeline:
             chunk = staged.popleft()
             with self.stream, self._span("kernel", chunk.number, self.stream):
                 self.stream.wait_event(chunk.slot.uploaded)
-                self.table.append(batch, *chunk.columns, expire_at_ms, now_ms, status)
+                keys_up, values_up = chunk.columns
+                self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             chunk.slot.done.record(self.stream)
 
         with self._measured(), self._kept(result, keys, values, status), self._ended(batch):
@@ -271,9 +273,7 @@ class Pipeline:
                 staged.append(chunk)
             while staged:
                 store()
-            copy_async(
-                result.ctypes.data, status.data.ptr, result.nbytes, self.stream, down=True
-            )
+            copy_async(result.ctypes.data, status.data.ptr, result.nbytes, self.stream, down=True)
             self.transfers.downloaded_nbytes += result.nbytes
             self.health.wait(self.stream, "a download")
         return result.view(np.ndarray)

@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "checksum",
     "limits",
     "replay",
     "ladder_find",

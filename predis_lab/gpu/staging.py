@@ -18,7 +18,9 @@ from cupy.cuda import runtime
 from .health import Health
 from .pinned import host_array, is_pinned
 
-PIECE_NBYTES = 2 * 2**20  # per buffer: long enough for the link, short enough for a core's share of the cache
+PIECE_NBYTES = (
+    2 * 2**20
+)  # per buffer: long enough for the link, short enough for a core's share of the cache
 BUFFERS = 16
 # Cores that copy: one manages some 10 GB/s, the link five times as much.
 _PACKERS = min(8, os.cpu_count() or 1)

@@ -7,10 +7,8 @@ stream it was made on.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import cupy
@@ -18,10 +16,12 @@ import numpy as np
 
 from ..columns import Column
 from ..errors import DeviceTimeout
-from ..table import NEVER, RECORD_HEADER_NBYTES, Status
+from ..table import NEVER, Status
 from . import kernels, launching
-from .maintenance import compact, rehash
+from .batch import Batch, record_bound, rows_that_fit
+from .checksums import seal
 from .health import TIMEOUT_S, Health
+from .maintenance import compact, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
 from .pinned import pinned
@@ -33,39 +33,21 @@ HARD_LOAD = 0.95  # an insert may fill it up to here
 MIN_BUCKETS = 1024
 
 
-@dataclass
-class Batch:
-    """An insert under way: the segments set aside for it, and how far it has come."""
-
-    segments: list[Segment] = field(default_factory=list)
-    begins: list[int] = field(default_factory=list)  # address of its first record in each segment
-    at: int = 0  # the segment it is writing to
-    row: int = 0  # its next row
-    rows: int = 0  # as many have room, from the first on
-    edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
-
-    def span(self) -> kernels.LogSpan:
-        """Where its next piece goes."""
-        segment = self.segments[self.at]
-        earlier = self.edges[: 2 * self.at] if self.at else None
-        return kernels.LogSpan(
-            segment.address + segment.used, self.begins[self.at], segment.end, earlier
-        )
-
-
 class DeviceTable:
     """Records of variable length by variable-length keys.
 
     capacity:   bytes for index and log together
+    checksums:  whether every record carries one, see gpu/checksums.py
     health:     how long to wait for the device, and whose lock to leave meanwhile
     """
 
-    def __init__(self, capacity: int, health: Health | None = None):
+    def __init__(self, capacity: int, checksums: bool = False, health: Health | None = None):
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
         segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
+        self.checksums = checksums
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -214,12 +196,12 @@ class DeviceTable:
             if fitting == 0:
                 batch.at += 1
                 continue
-            part = slice(row, row + fitting)
+            piece = keys[row : row + fitting]
             if values.offsets is not None or values.width != self.uniform_nbytes:
-                self.uniform_nbytes = None  # from here on, for whoever looks up before the report is here
+                self.uniform_nbytes = None  # for whoever looks up before the report is here
             kernels.insert(
-                keys[part],
-                values[part],
+                piece,
+                values[row : row + fitting],
                 self.index,
                 now_ms,
                 expiry,
@@ -233,6 +215,7 @@ class DeviceTable:
             # Taken at once, lest anything is written there should the report not come.
             bound = record_bound(keys, values, row, row + fitting)
             segment.used += bound
+            batch.only = None if batch.row else piece
             batch.row += fitting
             # Where all rows have one length, what they take is known, and nothing needs to be waited for.
             fixed = keys.offsets is None and values.offsets is None
@@ -245,7 +228,10 @@ class DeviceTable:
             batch.rows = 0
 
     def end(self, batch: Batch) -> None:
-        """Gives back what the batch had reserved and not used."""
+        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used."""
+        if self.checksums:
+            self.enter()
+            seal(self, batch)
         while self.arena.segments and not self.arena.segments[-1].used:
             self.arena.release(self.arena.segments[-1])
 
@@ -375,33 +361,3 @@ class DeviceTable:
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
         return used
-
-
-def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
-    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths."""
-    n = stop - start
-    if keys.offsets is None and values.offsets is None:
-        return n * kernels.record_nbytes(keys.width, values.width)
-    nbytes = _payload(keys, start, stop), _payload(values, start, stop)
-    if n == 1:
-        return kernels.record_nbytes(*nbytes)
-    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15)
-
-
-def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:
-    """How many rows from `start` on certainly fit into `room` bytes of the log."""
-    if record_bound(keys, values, start, stop) <= room:
-        return stop - start
-    counts = range(stop - start + 1)
-    return (
-        bisect.bisect_right(
-            counts, room, key=lambda n: record_bound(keys, values, start, start + n)
-        )
-        - 1
-    )
-
-
-def _payload(column: Column, start: int, stop: int) -> int:
-    if column.offsets is None:
-        return (stop - start) * column.width
-    return int(column.offsets[stop]) - int(column.offsets[start])

@@ -80,6 +80,14 @@ class ndarray:  # noqa: N801 - CuPy's own name
         self._host -= _unwrap(other)
         return self
 
+    def __iadd__(self, other: Any) -> ndarray:
+        self._host += _unwrap(other)
+        return self
+
+    def __iand__(self, other: Any) -> ndarray:
+        self._host &= _unwrap(other)
+        return self
+
 
 def _operator(name: str) -> Any:
     return lambda self, other: _wrap(getattr(self._host, name)(_unwrap(other)))
@@ -163,8 +171,9 @@ def _of_numpy(name: str) -> Any:
     return function
 
 
-arange, stack, concatenate, searchsorted, minimum, array_split = map(
-    _of_numpy, ("arange", "stack", "concatenate", "searchsorted", "minimum", "array_split")
+arange, stack, concatenate, searchsorted, minimum, array_split, unpackbits = map(
+    _of_numpy,
+    ("arange", "stack", "concatenate", "searchsorted", "minimum", "array_split", "unpackbits"),
 )
 
 

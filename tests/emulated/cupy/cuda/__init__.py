@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compiler, driver, nvrtc, runtime
+from . import compiler, driver, memory, nvrtc, runtime
 
 _ALIGNMENT = 512  # the driver's
 _local = threading.local()
@@ -38,8 +38,18 @@ def alloc_pinned_memory(nbytes: int) -> memoryview:
     return np.full(max(nbytes, 512), 0xEF, np.uint8).data
 
 
+class PinnedMemory:
+    """Host memory of its own."""
+
+    def __init__(self, size: int):
+        self._host = np.full(size, 0xEF, np.uint8)
+        self.ptr, self.size = self._host.ctypes.data, size
+
+
 class Event:
     """Has always happened."""
+
+    done = True
 
     def __init__(self, **_: Any):
         pass
@@ -60,6 +70,7 @@ class Stream:
     """Has always done its work; which one is current is kept per thread."""
 
     _count = 0
+    done = True
 
     def __init__(self, null: bool = False, non_blocking: bool = False):
         Stream._count += 1
@@ -122,4 +133,4 @@ def memory_pool() -> _Pool:
     return _Pool()
 
 
-__all__ = ["compiler", "driver", "nvrtc", "runtime"]
+__all__ = ["compiler", "driver", "memory", "nvrtc", "runtime"]
