@@ -341,7 +341,7 @@ class DeviceEngine:
         """The column on the device, copied on the current stream."""
         if column.on_device:
             return column
-        stream, upload = cupy.cuda.get_current_stream(), self.pipeline.staging.upload
+        stream, upload = cupy.cuda.get_current_stream(), self.pipeline.upload
         start, stop = column.span
         data, offsets = device_bytes(stop - start), column.offsets
         upload(column.data[start:stop], data.data.ptr, stream)

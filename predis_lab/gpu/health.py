@@ -11,8 +11,11 @@ from typing import Any
 from ..errors import DeviceTimeout
 
 TIMEOUT_S = 60.0  # of one step, unless said otherwise
-_SPINS = 300  # queries of about a microsecond each, before the thread sleeps between them
-_NAP_S = 3e-5
+_SPINS = (
+    30  # queries of about a microsecond each, before the thread leaves the interpreter to others
+)
+_KEEN_S = 3e-4  # how long it then asks again at once
+_NAP_S = 5e-5
 
 
 class Health:
@@ -39,13 +42,14 @@ class Health:
         began = time.perf_counter()
         with self.unlocked():
             while not awaited.done:
-                if time.perf_counter() - began > self.timeout_s:
+                waited = time.perf_counter() - began
+                if waited > self.timeout_s:
                     self.stuck = awaited, stage
                     raise DeviceTimeout(
                         f"the device has not finished {stage} within {self.timeout_s:g} s; "
                         "calls are refused until it has"
                     )
-                time.sleep(_NAP_S)
+                time.sleep(0 if waited < _KEEN_S else _NAP_S)
         self.waited_s += time.perf_counter() - began
 
     def check(self) -> None:

@@ -158,7 +158,7 @@ class Arena:
             if segment is None:
                 free, total = runtime.memGetInfo()
                 raise InvalidArgument(
-                    f"a capacity of {self.capacity:,} bytes is not to be had: "
+                    f"{self.capacity:,} bytes for index and log are not to be had: "
                     f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
                 )
             self.free.append(segment)

@@ -34,8 +34,8 @@ from .tracing import Interval, Trace
 
 __all__ = ["Interval", "Pipeline", "Transfers"]
 
-DEPTH = 4  # chunks under way: one going up, one being answered, one coming down, one waiting for its turn
-CHUNK_NBYTES = 16 * 2**20  # of a chunk, in its larger direction
+DEPTH = 4  # chunks under way: one being packed, one going up, one being answered, one coming down
+CHUNK_NBYTES = 32 * 2**20  # of a chunk, in its larger direction
 MIN_CHUNK_NBYTES = 2**16
 CHUNK_SHARE = 1 / 256  # of the capacity, at most
 KEYS_SHARE = 1 / 2  # of a chunk of answers: room for the keys they answer
@@ -78,10 +78,14 @@ class Slot:
 
 
 class Ring:
-    """The slots of one direction, used in turn, by one call at a time."""
+    """The slots of one direction, used in turn, by one call at a time.
 
-    def __init__(self, up_nbytes: int, down_nbytes: int):
-        self.busy = threading.Lock()
+    brought_nbytes: down, so far
+    """
+
+    def __init__(self, up_nbytes: int, down_nbytes: int, health: Health):
+        self.busy, self.staging = threading.Lock(), Staging(health)
+        self.brought_nbytes = 0
         self.up_nbytes, self.down_nbytes = up_nbytes, down_nbytes
         self._turn, self.slots = 0, []
         for _ in range(DEPTH):
@@ -126,12 +130,14 @@ class Pipeline:
     def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
         self.table, self.health, self.stream = table, table.health, stream
         self.transfers = Transfers()
-        self.staging = Staging(self.health)
         self.trace: Trace | None = None
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         up, down = _ring_nbytes(capacity_nbytes)
-        self._reader, self._writer = Ring(up, down), Ring(down, 0)
+        self._reader, self._writer = (
+            Ring(up, down, self.health),
+            Ring(down, 0, self.health),
+        )
 
     @staticmethod
     def nbytes(capacity_nbytes: int) -> int:
@@ -190,27 +196,37 @@ class Pipeline:
         keep: Any,
     ) -> None:
         """Chunks of keys up, `launch`, and `collect`, which says how many bytes it brings; about answer_nbytes a key."""
-        ring, under_way = self._reader, deque[Chunk]()
+        ring, sent, asked = self._reader, deque[Chunk](), deque[Chunk]()
         most = int(ring.down_nbytes / (answer_nbytes + 1))
 
+        def ask() -> None:
+            chunk = sent.popleft()
+            # Waited for here: on the kernels' stream it would keep other callers' kernels waiting too.
+            self.health.wait(chunk.slot.uploaded, "an upload")
+            with self.stream, self._span("kernel", chunk.number, self.stream):
+                launch(chunk)
+            chunk.slot.computed.record(self.stream)
+            asked.append(chunk)
+
         def finish() -> None:
-            chunk = under_way.popleft()
+            chunk = asked.popleft()
             self.health.wait(chunk.slot.computed, "a lookup")
             with self._span("download", chunk.number, self._down):
-                self.transfers.downloaded_nbytes += collect(chunk)
+                ring.brought_nbytes += collect(chunk)
             chunk.slot.done.record(self._down)
 
-        with self.health.holding(ring.busy), self._measured(), self._kept(keep, keys):
+        with self.health.holding(ring.busy), self._measured(ring), self._kept(keep, keys):
             for number, (first, stop) in enumerate(_pieces([keys], ring.up_nbytes, most)):
-                if len(under_way) == DEPTH - 1:
-                    finish()
                 chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
-                self._send([keys], chunk)
-                with self.stream, self._span("kernel", number, self.stream):
-                    launch(chunk)
-                chunk.slot.computed.record(self.stream)
-                under_way.append(chunk)
-            while under_way:
+                self._send(ring, [keys], chunk)
+                sent.append(chunk)
+                if len(sent) == 2:
+                    ask()
+                if len(asked) == 2:
+                    finish()
+            while sent:
+                ask()
+            while asked:
                 finish()
             self.health.wait(self._down, "a download")
 
@@ -257,39 +273,43 @@ class Pipeline:
 
         def store() -> None:
             chunk = staged.popleft()
+            self.health.wait(chunk.slot.uploaded, "an upload")
             with self.stream, self._span("kernel", chunk.number, self.stream):
-                self.stream.wait_event(chunk.slot.uploaded)
                 keys_up, values_up = chunk.columns
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             chunk.slot.done.record(self.stream)
 
-        with self._measured(), self._kept(result, keys, values, status), self._ended(batch):
-            steps = _pieces([keys, values], ring.up_nbytes, len(keys), step=1)
-            for number, (first, stop) in enumerate(steps):
-                if len(staged) == DEPTH - 1:
+        with self._measured(ring), self._kept(result, keys, values, status):
+            with self._ended(batch):
+                steps = _pieces([keys, values], ring.up_nbytes, len(keys), step=1)
+                for number, (first, stop) in enumerate(steps):
+                    chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
+                    self._send(ring, [keys, values], chunk)
+                    staged.append(chunk)
+                    if len(staged) == DEPTH - 1:
+                        store()
+                while staged:
                     store()
-                chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
-                self._send([keys, values], chunk, wait=False)
-                staged.append(chunk)
-            while staged:
-                store()
             copy_async(result.ctypes.data, status.data.ptr, result.nbytes, self.stream, down=True)
-            self.transfers.downloaded_nbytes += result.nbytes
+            ring.brought_nbytes += result.nbytes
             self.health.wait(self.stream, "a download")
         return result.view(np.ndarray)
 
     @contextmanager
     def _ended(self, batch: Batch) -> Iterator[None]:
-        """Gives back what the batch has not used of the log, whatever happens."""
+        """Seals a batch, and gives back what it has not used of the log, whatever happens."""
         try:
             yield
         finally:
-            self.table.end(batch)
+            with self.stream:
+                self.table.end(batch)
+            for slot in self._writer.slots:  # where a seal finds its keys
+                slot.done.record(self.stream)
 
     # ---- Both
 
-    def _send(self, columns: Sequence[Column], chunk: Chunk, *, wait: bool = True) -> None:
-        """Starts the upload of the chunk's rows of each column; with `wait` the kernels' stream waits for it."""
+    def _send(self, ring: Ring, columns: Sequence[Column], chunk: Chunk) -> None:
+        """Starts the upload of the chunk's rows of each column."""
         slot = chunk.slot
         if self.trace:
             self.trace.chunk = chunk.number
@@ -298,40 +318,42 @@ class Pipeline:
             for column in columns:
                 part = column[chunk.first : chunk.stop]
                 start, stop = part.span
-                data = self._upload(slot, part.data[start:stop])
+                data = self._upload(ring, slot, part.data[start:stop])
                 offsets = part.offsets
                 if offsets is not None:
-                    offsets = self._upload(slot, offsets).view(offsets.dtype)
+                    offsets = self._upload(ring, slot, offsets).view(offsets.dtype)
                     starts.append((offsets, start))
                 chunk.columns.append(Column(data, offsets, part.width, len(part)))
             for offsets, start in starts:
                 if start:
                     offsets -= start
         slot.uploaded.record(self._up)
-        if wait:
-            self.stream.wait_event(slot.uploaded)
 
-    def _upload(self, slot: Slot, source: np.ndarray) -> Any:
+    def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
+        """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""
+        self._reader.staging.upload(source, target, stream)
+
+    def _upload(self, ring: Ring, slot: Slot, source: np.ndarray) -> Any:
         target = slot.take(source.nbytes)
-        self.staging.upload(source, target.data.ptr, self._up)
+        ring.staging.upload(source, target.data.ptr, self._up)
         return target
 
     def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
 
     @contextmanager
-    def _measured(self) -> Iterator[None]:
+    def _measured(self, ring: Ring) -> Iterator[None]:
         """Counts a call and what it moves."""
         transfers, began = self.transfers, time.perf_counter()
-        sent, brought = self.staging.sent_nbytes, transfers.downloaded_nbytes
+        sent, brought = ring.staging.sent_nbytes, ring.brought_nbytes
         yield
         seconds = time.perf_counter() - began
-        uploaded = self.staging.sent_nbytes - sent
-        moved = uploaded + transfers.downloaded_nbytes - brought
+        sent, brought = ring.staging.sent_nbytes - sent, ring.brought_nbytes - brought
         transfers.calls += 1
-        transfers.uploaded_nbytes += uploaded
+        transfers.uploaded_nbytes += sent
+        transfers.downloaded_nbytes += brought
         transfers.busy_s += seconds
-        transfers.peak_bandwidth = max(transfers.peak_bandwidth, moved / seconds)
+        transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
 
     @contextmanager
     def _kept(self, *used: Any) -> Iterator[None]:
@@ -347,18 +369,22 @@ class Pipeline:
         """The intervals of all bulk calls made inside, there when the block is left."""
         found: list[Interval] = []
         self.trace = Trace()
-        self.staging.trace = self.trace.packed
+        stagings = [ring.staging for ring in (self._reader, self._writer)]
+        for staging in stagings:
+            staging.trace = self.trace.packed
         try:
             yield found
             found.extend(self.trace.intervals())
         finally:
-            self.trace = self.staging.trace = None
+            self.trace = None
+            for staging in stagings:
+                staging.trace = None
 
     def close(self) -> None:
         """Gives the buffers back."""
-        self.staging.close()
-        self._reader.slots.clear()
-        self._writer.slots.clear()
+        for ring in (self._reader, self._writer):
+            ring.staging.close()
+            ring.slots.clear()
 
 
 def _ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:

@@ -1,29 +1,28 @@
-"""Host bytes on their way to the device: straight from pinned memory, or through a ring of pinned buffers that several
-cores fill while the link empties it. Called by `pipeline`.
+"""Host bytes on their way to the device: straight from pinned memory, or through pinned buffers that several cores fill
+while the link empties them. Called by `pipeline`.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cupy
 import numpy as np
+import pyarrow as pa
 from cupy.cuda import runtime
 
 from .health import Health
 from .pinned import host_array, is_pinned
 
-PIECE_NBYTES = (
-    2 * 2**20
-)  # per buffer: long enough for the link, short enough for a core's share of the cache
-BUFFERS = 16
-# Cores that copy: one manages some 10 GB/s, the link five times as much.
-_PACKERS = min(8, os.cpu_count() or 1)
+# Waking the cores that copy takes as long as copying a megabyte: few, long pieces.
+PIECE_NBYTES = 32 * 2**20
+BUFFERS = 3  # one being filled, one on its way, one between
+ALONE_NBYTES = 2**20  # one core copies up to here
+# One core manages some 6 to 10 GB/s, the link five times as much; more only get in one another's way.
+PACKERS = max(1, min(12, pa.cpu_count() - 2))
 
 
 class Staging:
@@ -35,17 +34,12 @@ class Staging:
 
     def __init__(self, health: Health):
         self._health = health
-        self.sent_nbytes = 0
-        self._buffers: list[Any] = []
+        self._busy = threading.Lock()
+        self._buffers: list[np.ndarray] = []
         self._drained: list[Any] = []
         self._turn = 0
-        self._packers: ThreadPoolExecutor | None = None
+        self.sent_nbytes = 0
         self.trace: Callable[[float, float], None] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Pinned bytes that it keeps."""
-        return len(self._buffers) * PIECE_NBYTES
 
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies a contiguous array to a device address, in order on the stream.
@@ -59,49 +53,36 @@ class Staging:
             copy_async(target, source.ctypes.data, source.nbytes, stream)
             return
         data = source.reshape(-1).view(np.uint8)
-        under_way: deque[tuple[int, int, int, Future]] = deque()
-        for start in range(0, data.size, PIECE_NBYTES):
-            piece = data[start : start + PIECE_NBYTES]
-            if len(under_way) == min(BUFFERS, 2 * _PACKERS):
-                self._send(under_way.popleft(), stream)
-            turn = self._next()
-            future = self._pack(self._buffers[turn][: piece.size], piece)
-            under_way.append((turn, target + start, piece.size, future))
-        while under_way:
-            self._send(under_way.popleft(), stream)
+        with self._health.holding(self._busy):  # while one packs, others may come to call
+            for start in range(0, data.size, PIECE_NBYTES):
+                self._send(data[start : start + PIECE_NBYTES], target + start, stream)
 
-    def close(self) -> None:
-        """Ends the threads, gives the buffers back."""
-        if self._packers:
-            self._packers.shutdown()
-        self._buffers.clear()
-
-    def _next(self) -> int:
-        """The next buffer's number, once the link has emptied it."""
+    def _send(self, piece: np.ndarray, target: int, stream: Any) -> None:
         if not self._buffers:
             self._buffers = [host_array(PIECE_NBYTES, np.uint8) for _ in range(BUFFERS)]
             self._drained = [cupy.cuda.Event(disable_timing=True) for _ in range(BUFFERS)]
-            self._packers = ThreadPoolExecutor(_PACKERS, thread_name_prefix="predis-pack")
         self._turn = (self._turn + 1) % BUFFERS
-        self._health.wait(self._drained[self._turn], "an upload")
-        return self._turn
-
-    def _pack(self, buffer: np.ndarray, piece: np.ndarray) -> Future:
-        def copy() -> None:
-            began = time.perf_counter()
-            np.copyto(buffer, piece)  # leaves the interpreter to others
-            if self.trace:
-                self.trace(began, time.perf_counter())
-
-        assert self._packers is not None
-        return self._packers.submit(copy)
-
-    def _send(self, packed: tuple[int, int, int, Future], stream: Any) -> None:
-        turn, target, nbytes, future = packed
+        buffer, drained = self._buffers[self._turn], self._drained[self._turn]
+        self._health.wait(drained, "an upload")
+        began = time.perf_counter()
         with self._health.unlocked():
-            future.result()
-        copy_async(target, self._buffers[turn].ctypes.data, nbytes, stream)
-        self._drained[turn].record(stream)
+            copy_together(buffer, piece)
+        if self.trace:
+            self.trace(began, time.perf_counter())
+        copy_async(target, buffer.ctypes.data, piece.size, stream)
+        drained.record(stream)
+
+    def close(self) -> None:
+        """Gives the buffers back."""
+        self._buffers.clear()
+
+
+def copy_together(target: np.ndarray, source: np.ndarray) -> None:
+    """Copies bytes to the front of `target` with several cores, the interpreter left to others."""
+    writer = pa.FixedSizeBufferWriter(pa.py_buffer(target))
+    writer.set_memcopy_threads(PACKERS)
+    writer.set_memcopy_threshold(ALONE_NBYTES)
+    writer.write(pa.py_buffer(source))
 
 
 def copy_async(target: int, source: int, nbytes: int, stream: Any, *, down: bool = False) -> None:
