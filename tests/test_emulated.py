@@ -21,6 +21,7 @@ MODULES = (
     "test_device_table",
     "test_checksums",
     "test_bulk",
+    "test_pipeline",
     "test_state_machine",
     "test_ladder",
     "test_modules",

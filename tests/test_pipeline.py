@@ -16,7 +16,7 @@ try:
     import cupy
     from cupy.cuda.runtime import CUDARuntimeError
 
-    from predis_lab.gpu import answer, engine, kernels, pinned, pipeline, staging
+    from predis_lab.gpu import answer, device, engine, kernels, pinned, pipeline, staging
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -464,3 +464,31 @@ def test_a_pinned_array_gives_its_block_back():
     assert pinned.pool.used_nbytes == before + 2 * MIB
     del view
     assert pinned.pool.used_nbytes == before
+
+
+# ---- NUMA
+
+
+@pytest.mark.parametrize(
+    ("nodes", "near", "expected"),
+    [(1, "0", set()), (2, "1", {2, 3, 6}), (2, "-1", set()), (2, "", set()), (2, None, set())],
+)
+def test_memory_lies_beside_the_device_where_there_is_a_choice(
+    tmp_path, monkeypatch, nodes, near, expected
+):
+    bus_id = cupy.cuda.runtime.deviceGetPCIBusId(cupy.cuda.runtime.getDevice()).lower()
+    for node in range(nodes):
+        folder = tmp_path / f"devices/system/node/node{node}"
+        folder.mkdir(parents=True)
+        (folder / "cpulist").write_text("2-3,6\n" if node else "0-1,4-5\n")
+    if near is not None:
+        (tmp_path / "bus/pci/devices" / bus_id).mkdir(parents=True)
+        (tmp_path / "bus/pci/devices" / bus_id / "numa_node").write_text(near)
+    monkeypatch.setattr(device, "_SYSTEM", tmp_path)
+    device.nearby_cores.cache_clear()
+    try:
+        assert device.nearby_cores() == expected
+        with pinned.near_device():
+            pass
+    finally:
+        device.nearby_cores.cache_clear()
