@@ -314,7 +314,7 @@ class Pipeline:
         if self.trace:
             self.trace.chunk = chunk.number
         starts = []
-        with self._up, self._span("upload", chunk.number, self._up):
+        with self._up:
             for column in columns:
                 part = column[chunk.first : chunk.stop]
                 start, stop = part.span
@@ -371,7 +371,7 @@ class Pipeline:
         self.trace = Trace()
         stagings = [ring.staging for ring in (self._reader, self._writer)]
         for staging in stagings:
-            staging.trace = self.trace.packed
+            staging.trace = self.trace
         try:
             yield found
             found.extend(self.trace.intervals())

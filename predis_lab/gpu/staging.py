@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import cupy
@@ -16,6 +16,7 @@ from cupy.cuda import runtime
 
 from .health import Health
 from .pinned import host_array, is_pinned
+from .tracing import Trace
 
 # Waking the cores that copy takes as long as copying a megabyte: few, long pieces.
 PIECE_NBYTES = 32 * 2**20
@@ -29,7 +30,7 @@ class Staging:
     """Uploads from any host memory.
 
     sent_nbytes:  so far
-    trace:        called with (start, stop) of each copy into a buffer, in the host's seconds; None as a rule
+    trace:        where each copy is noted; None as a rule
     """
 
     def __init__(self, health: Health):
@@ -39,7 +40,7 @@ class Staging:
         self._drained: list[Any] = []
         self._turn = 0
         self.sent_nbytes = 0
-        self.trace: Callable[[float, float], None] | None = None
+        self.trace: Trace | None = None
 
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies a contiguous array to a device address, in order on the stream.
@@ -50,7 +51,7 @@ class Staging:
             return
         self.sent_nbytes += source.nbytes
         if is_pinned(source):
-            copy_async(target, source.ctypes.data, source.nbytes, stream)
+            self._copy(target, source, stream)
             return
         data = source.reshape(-1).view(np.uint8)
         with self._health.holding(self._busy):  # while one packs, others may come to call
@@ -68,9 +69,13 @@ class Staging:
         with self._health.unlocked():
             copy_together(buffer, piece)
         if self.trace:
-            self.trace(began, time.perf_counter())
-        copy_async(target, buffer.ctypes.data, piece.size, stream)
+            self.trace.packed(began, time.perf_counter())
+        self._copy(target, buffer[: piece.size], stream)
         drained.record(stream)
+
+    def _copy(self, target: int, source: np.ndarray, stream: Any) -> None:
+        with self.trace.upload(stream) if self.trace else nullcontext():
+            copy_async(target, source.ctypes.data, source.nbytes, stream)
 
     def close(self) -> None:
         """Gives the buffers back."""

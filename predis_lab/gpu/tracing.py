@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Trace:
         self._began = time.perf_counter()
         self._marks: list[tuple[str, int, Any, Any]] = []
         self._packed: list[tuple[int, float, float]] = []
-        self.chunk = 0
+        self.chunk = 0  # whose rows are being sent
 
     @contextmanager
     def span(self, stage: str, chunk: int, stream: Any) -> Iterator[None]:
@@ -41,6 +41,10 @@ class Trace:
         yield
         stop.record(stream)
         self._marks.append((stage, chunk, start, stop))
+
+    def upload(self, stream: Any) -> AbstractContextManager:
+        """The span of a copy to the device, for the chunk whose turn it is."""
+        return self.span("upload", self.chunk, stream)
 
     def packed(self, start: float, stop: float) -> None:
         """One copy into a pinned buffer, in seconds of the host's clock."""
