@@ -27,6 +27,7 @@ MODULES = (
     "test_modules",
     "test_kernel_samples",
     "test_counted",
+    "test_pipeline_rates",
 )
 TOO_MUCH = ("million", "many_records", "64_mib", "callers_stream")  # for one thread at a time
 

@@ -50,8 +50,14 @@ class ndarray:  # noqa: N801 - CuPy's own name
     def data(self) -> _Data:
         return _Data(self._host)
 
-    def get(self) -> np.ndarray:
-        return self._host.copy()
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return self._host.copy()
+        out[...] = self._host
+        return out
+
+    def set(self, host: np.ndarray) -> None:
+        self._host[...] = host
 
     def __len__(self) -> int:
         return len(self._host)
