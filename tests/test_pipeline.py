@@ -16,7 +16,7 @@ try:
     import cupy
     from cupy.cuda.runtime import CUDARuntimeError
 
-    from predis_lab.gpu import answer, device, engine, kernels, pinned, pipeline, staging
+    from predis_lab.gpu import answer, device, engine, kernels, pinned, pipeline, ring, staging
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -29,8 +29,8 @@ CHUNK = 4096  # bytes, in these tests
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of a few dozen rows, and no way around them."""
-    monkeypatch.setattr(pipeline, "CHUNK_NBYTES", CHUNK)
-    monkeypatch.setattr(pipeline, "MIN_CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(ring, "CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(ring, "MIN_CHUNK_NBYTES", CHUNK)
     monkeypatch.setattr(engine, "SMALL_NBYTES", 0)
     monkeypatch.setattr(staging, "PIECE_NBYTES", 1000)
 
@@ -255,7 +255,7 @@ def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     keys = column(fixed(np.arange(2000)))
     old, new = (column(fixed(np.arange(2000) + by, 64)) for by in (0, 10**6))
     cache.insert(keys, old)
-    refusal = CUDARuntimeError(2) if cupy.__name__ == "cupy" and hasattr(CUDARuntimeError, "status") else CUDARuntimeError("no")  # fmt: skip
+    refusal = CUDARuntimeError(2)
     with monkeypatch.context() as patch:
         for module, name in STAGES[stage]:
             patch.setattr(module, name, failing(getattr(module, name), at, refusal))

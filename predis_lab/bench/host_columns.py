@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..columns import Column
-from ..gpu.memory import on_device, pinned
+from ..gpu.memory import on_device
+from ..gpu.pinned import pinned
 from .pipeline_samples import DOWN, UP
 from .transfer_rates import copy
 

@@ -14,7 +14,8 @@ import numpy as np
 from cupy.cuda import runtime
 
 from ..gpu import limits as launch
-from ..gpu.memory import on_device, pinned
+from ..gpu.memory import on_device
+from ..gpu.pinned import pinned
 from . import limits
 from .pipeline_samples import BANDWIDTH, BOTH, CHUNKS, DOWN, LINK, SIZES, UP
 from .results import Run

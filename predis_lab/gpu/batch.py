@@ -14,8 +14,13 @@ from .memory import Segment
 
 @dataclass
 class Batch:
-    """An insert under way: the segments set aside for it, and how far it has come."""
+    """An insert under way: the segments set aside for it, and how far it has come.
 
+    keys, values:  the whole batch, as the caller has it: what its rows take is told where they lie, not where they go
+    """
+
+    keys: Column
+    values: Column
     segments: list[Segment] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)  # address of its first record in each segment
     at: int = 0  # the segment it is writing to
@@ -23,6 +28,14 @@ class Batch:
     rows: int = 0  # as many have room, from the first on
     edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
     only: Column | None = None  # the keys of its first piece, until there is a second
+
+    def bound(self, n: int) -> int:
+        """`record_bound` of its next n rows."""
+        return record_bound(self.keys, self.values, self.row, self.row + n)
+
+    def rows_that_fit(self, n: int, room: int) -> int:
+        """Of its next n rows."""
+        return rows_that_fit(self.keys, self.values, self.row, self.row + n, room)
 
     def span(self) -> kernels.LogSpan:
         """Where its next piece goes."""

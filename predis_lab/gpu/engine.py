@@ -239,6 +239,8 @@ class DeviceEngine:
                     row = stop
             finally:
                 table.end(batch)
+            if small:  # the seal reads the keys
+                self.health.wait(self._stream, "a write")
             return np.array(status if small else status.get())
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:

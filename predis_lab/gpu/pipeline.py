@@ -8,39 +8,32 @@ straight into pinned memory that becomes the returned array.
 
 from __future__ import annotations
 
-import bisect
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cupy
 import numpy as np
 
 from ..columns import Column
-from ..errors import DeviceTimeout, InvalidArgument
+from ..errors import DeviceTimeout
 from .answer import Answer
 from .batch import Batch
-from .health import Health
-from .memory import device_bytes, from_driver, on_device
-from .packed import Packed, padded
+from .memory import device_bytes, on_device
+from .packed import Packed
 from .pinned import host_array, pinned
-from .staging import Staging, copy_async
+from .ring import BITMAP_ROWS, DEPTH, Chunk, Ring, pieces, ring_nbytes
+from .staging import copy_async
 from .table import DeviceTable
 from .tracing import Interval, Trace
 
 __all__ = ["Interval", "Pipeline", "Transfers"]
 
-DEPTH = 4  # chunks under way: one being packed, one going up, one being answered, one coming down
-CHUNK_NBYTES = 32 * 2**20  # of a chunk, in its larger direction
-MIN_CHUNK_NBYTES = 2**16
-CHUNK_SHARE = 1 / 256  # of the capacity, at most
-KEYS_SHARE = 1 / 2  # of a chunk of answers: room for the keys they answer
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
-BITMAP_ROWS = 8  # bitmaps are cut at whole bytes
 
 
 @dataclass
@@ -52,73 +45,6 @@ class Transfers:
     downloaded_nbytes: int = 0
     busy_s: float = 0.0
     peak_bandwidth: float = 0.0  # bytes per second, both ways together, of the best call
-
-
-@dataclass
-class Slot:
-    """Buffers of one chunk, and how far it has come. What they have no room for gets memory of its own for the time."""
-
-    up: Any  # uint8, on the device
-    down: Any
-    count: Any  # uint64 (1,), pinned: bytes of the answer
-    used: int = 0
-    more: list[Any] = field(default_factory=list)
-    uploaded: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-    computed: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-    done: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-
-    def take(self, nbytes: int) -> Any:
-        """Room for an upload."""
-        if self.used + nbytes > self.up.size:
-            self.more.append(device_bytes(nbytes))
-            return self.more[-1]
-        room = self.up[self.used : self.used + nbytes]
-        self.used += padded(nbytes)
-        return room
-
-
-class Ring:
-    """The slots of one direction, used in turn, by one call at a time.
-
-    brought_nbytes: down, so far
-    """
-
-    def __init__(self, up_nbytes: int, down_nbytes: int, health: Health):
-        self.busy, self.staging = threading.Lock(), Staging(health)
-        self.brought_nbytes = 0
-        self.up_nbytes, self.down_nbytes = up_nbytes, down_nbytes
-        self._turn, self.slots = 0, []
-        for _ in range(DEPTH):
-            memory = from_driver(up_nbytes + down_nbytes)
-            if memory is None:
-                raise InvalidArgument(f"the device has no {up_nbytes + down_nbytes:,} bytes left")
-            count = pinned(1, np.uint64)
-            self.slots.append(Slot(memory[:up_nbytes], memory[up_nbytes:], count))
-
-    def next(self, health: Health, stage: str) -> Slot:
-        """The slot used longest ago, once its chunk is done with."""
-        self._turn = (self._turn + 1) % DEPTH
-        slot = self.slots[self._turn]
-        health.wait(slot.done, stage)
-        slot.used = 0
-        slot.more.clear()
-        return slot
-
-
-@dataclass
-class Chunk:
-    """Rows first to stop of a batch, in a slot."""
-
-    number: int
-    first: int
-    stop: int
-    slot: Slot
-    columns: list[Column] = field(default_factory=list)
-    answer: Any = None
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.first
 
 
 class Pipeline:
@@ -133,7 +59,7 @@ class Pipeline:
         self.trace: Trace | None = None
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
-        up, down = _ring_nbytes(capacity_nbytes)
+        up, down = ring_nbytes(capacity_nbytes)
         self._reader, self._writer = (
             Ring(up, down, self.health),
             Ring(down, 0, self.health),
@@ -142,7 +68,7 @@ class Pipeline:
     @staticmethod
     def nbytes(capacity_nbytes: int) -> int:
         """Device bytes that a pipeline's buffers take."""
-        up, down = _ring_nbytes(capacity_nbytes)
+        up, down = ring_nbytes(capacity_nbytes)
         return DEPTH * (up + 2 * down)
 
     # ---- Reading
@@ -201,9 +127,8 @@ class Pipeline:
 
         def ask() -> None:
             chunk = sent.popleft()
-            # Waited for here: on the kernels' stream it would keep other callers' kernels waiting too.
-            self.health.wait(chunk.slot.uploaded, "an upload")
-            with self.stream, self._span("kernel", chunk.number, self.stream):
+            self._await(chunk)
+            with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
                 launch(chunk)
             chunk.slot.computed.record(self.stream)
             asked.append(chunk)
@@ -215,14 +140,20 @@ class Pipeline:
                 ring.brought_nbytes += collect(chunk)
             chunk.slot.done.record(self._down)
 
-        with self.health.holding(ring.busy), self._measured(ring), self._kept(keep, keys):
-            for number, (first, stop) in enumerate(_pieces([keys], ring.up_nbytes, most)):
+        with (
+            self.health.holding(ring.busy),
+            self.health.unlocked(),
+            self._measured(ring),
+            self._kept(keep, keys),
+            self._none_left(sent),
+        ):
+            for number, (first, stop) in enumerate(pieces([keys], ring.up_nbytes, most)):
                 chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
                 self._send(ring, [keys], chunk)
                 sent.append(chunk)
-                if len(sent) == 2:
+                while sent and (len(sent) == 2 or self._has_arrived(sent[0])):
                     ask()
-                if len(asked) == 2:
+                while asked and (len(asked) == 2 or asked[0].slot.computed.done):
                     finish()
             while sent:
                 ask()
@@ -250,7 +181,7 @@ class Pipeline:
 
     def _look_up(self, column: Column, nbytes: int, now_ms: int) -> Packed:
         count = pinned(1, np.uint64)
-        with self.stream:
+        with self.health.lock, self.stream:
             packed = self.table.find(column, now_ms, new=device_bytes, capacity=nbytes, count=count)
         self.health.wait(self.stream, "a lookup")
         return packed
@@ -273,20 +204,20 @@ class Pipeline:
 
         def store() -> None:
             chunk = staged.popleft()
-            self.health.wait(chunk.slot.uploaded, "an upload")
-            with self.stream, self._span("kernel", chunk.number, self.stream):
+            self._await(chunk)
+            with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
                 keys_up, values_up = chunk.columns
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             chunk.slot.done.record(self.stream)
 
         with self._measured(ring), self._kept(result, keys, values, status):
-            with self._ended(batch):
-                steps = _pieces([keys, values], ring.up_nbytes, len(keys), step=1)
+            with self._ended(batch), self.health.unlocked(), self._none_left(staged):
+                steps = pieces([keys, values], ring.up_nbytes, len(keys), step=1)
                 for number, (first, stop) in enumerate(steps):
                     chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
                     self._send(ring, [keys, values], chunk)
                     staged.append(chunk)
-                    if len(staged) == DEPTH - 1:
+                    while staged and (len(staged) == DEPTH - 1 or self._has_arrived(staged[0])):
                         store()
                 while staged:
                     store()
@@ -310,33 +241,40 @@ class Pipeline:
 
     def _send(self, ring: Ring, columns: Sequence[Column], chunk: Chunk) -> None:
         """Starts the upload of the chunk's rows of each column."""
-        slot = chunk.slot
-        if self.trace:
-            self.trace.chunk = chunk.number
-        starts = []
+        uploads = []
+
+        def take(source: np.ndarray) -> Any:
+            target = chunk.slot.take(source.nbytes)
+            uploads.append((source, target.data.ptr, chunk.number))
+            return target
+
         with self._up:
             for column in columns:
                 part = column[chunk.first : chunk.stop]
                 start, stop = part.span
-                data = self._upload(ring, slot, part.data[start:stop])
-                offsets = part.offsets
+                data, offsets = take(part.data[start:stop]), part.offsets
                 if offsets is not None:
-                    offsets = self._upload(ring, slot, offsets).view(offsets.dtype)
-                    starts.append((offsets, start))
+                    offsets = take(offsets).view(offsets.dtype)
+                    chunk.starts.append((offsets, start))
                 chunk.columns.append(Column(data, offsets, part.width, len(part)))
-            for offsets, start in starts:
+        chunk.sent = ring.staging.start(uploads, self._up, chunk.slot.uploaded)
+
+    def _has_arrived(self, chunk: Chunk) -> bool:
+        return chunk.sent.done() and chunk.slot.uploaded.done
+
+    def _await(self, chunk: Chunk) -> None:
+        """Waits until the chunk is on the device; on the kernels' stream others' kernels would be kept waiting too."""
+        with self.health.unlocked():
+            chunk.sent.result()
+        self.health.wait(chunk.slot.uploaded, "an upload")
+        with self.stream:
+            for offsets, start in chunk.starts:
                 if start:
                     offsets -= start
-        slot.uploaded.record(self._up)
 
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""
         self._reader.staging.upload(source, target, stream)
-
-    def _upload(self, ring: Ring, slot: Slot, source: np.ndarray) -> Any:
-        target = slot.take(source.nbytes)
-        ring.staging.upload(source, target.data.ptr, self._up)
-        return target
 
     def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
@@ -349,11 +287,21 @@ class Pipeline:
         yield
         seconds = time.perf_counter() - began
         sent, brought = ring.staging.sent_nbytes - sent, ring.brought_nbytes - brought
-        transfers.calls += 1
-        transfers.uploaded_nbytes += sent
-        transfers.downloaded_nbytes += brought
-        transfers.busy_s += seconds
-        transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
+        with self.health.lock:
+            transfers.calls += 1
+            transfers.uploaded_nbytes += sent
+            transfers.downloaded_nbytes += brought
+            transfers.busy_s += seconds
+            transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
+
+    @contextmanager
+    def _none_left(self, queue: deque[Chunk]) -> Iterator[None]:
+        """Whatever happens, nothing goes on being sent to a slot that the next call may use."""
+        try:
+            yield
+        finally:
+            for chunk in queue:
+                chunk.sent.exception()
 
     @contextmanager
     def _kept(self, *used: Any) -> Iterator[None]:
@@ -385,35 +333,3 @@ class Pipeline:
         for ring in (self._reader, self._writer):
             ring.staging.close()
             ring.slots.clear()
-
-
-def _ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
-    """Of a slot: for keys to look up, and for answers or records."""
-    chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
-    return int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
-
-
-def _pieces(
-    columns: Sequence[Column], nbytes: int, most: int, step: int = BITMAP_ROWS
-) -> Iterator[tuple[int, int]]:
-    """First row, and one past the last, of pieces of columns of at most nbytes and `most` rows, but of `step` at least."""
-    n, first = len(columns[0]), 0
-    while first < n:
-        last = min(n, first + max(step, most // step * step))
-        rows = range(last - first + 1)
-
-        def size(count: int, first: int = first) -> int:
-            return sum(_upload_nbytes(column, first, first + count) for column in columns)
-
-        fitting = bisect.bisect_right(rows, nbytes, key=size) - 1
-        if first + fitting < n:
-            fitting = max(step, fitting // step * step)
-        yield first, min(n, first + fitting)
-        first += fitting
-
-
-def _upload_nbytes(column: Column, first: int, stop: int) -> int:
-    if column.offsets is None:
-        return padded((stop - first) * column.width)
-    data = int(column.offsets[stop]) - int(column.offsets[first])
-    return padded(data) + padded((stop - first + 1) * column.offsets.itemsize)

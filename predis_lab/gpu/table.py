@@ -148,7 +148,7 @@ class DeviceTable:
     def begin(self, keys: Column, values: Column, now_ms: int) -> Batch:
         """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
         self.enter()
-        batch = Batch()
+        batch = Batch(keys, values)
         if self.arena.segments:
             batch.segments.append(self.arena.segments[-1])
         n, room = len(keys), batch.segments[-1].room if batch.segments else 0
@@ -192,7 +192,7 @@ class DeviceTable:
         stop = self._make_index_room(keys[:stop], now_ms, batch) if stop else 0
         while row < stop:
             segment = batch.segments[batch.at]
-            fitting = rows_that_fit(keys, values, row, stop, segment.room)
+            fitting = batch.rows_that_fit(stop - row, segment.room)
             if fitting == 0:
                 batch.at += 1
                 continue
@@ -213,7 +213,7 @@ class DeviceTable:
                 self.work,
             )
             # Taken at once, lest anything is written there should the report not come.
-            bound = record_bound(keys, values, row, row + fitting)
+            bound = batch.bound(fitting)
             segment.used += bound
             batch.only = None if batch.row else piece
             batch.row += fitting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ class Trace:
         self._began = time.perf_counter()
         self._marks: list[tuple[str, int, Any, Any]] = []
         self._packed: list[tuple[int, float, float]] = []
-        self.chunk = 0  # whose rows are being sent
 
     @contextmanager
     def span(self, stage: str, chunk: int, stream: Any) -> Iterator[None]:
@@ -42,13 +41,9 @@ class Trace:
         stop.record(stream)
         self._marks.append((stage, chunk, start, stop))
 
-    def upload(self, stream: Any) -> AbstractContextManager:
-        """The span of a copy to the device, for the chunk whose turn it is."""
-        return self.span("upload", self.chunk, stream)
-
-    def packed(self, start: float, stop: float) -> None:
+    def packed(self, chunk: int, start: float, stop: float) -> None:
         """One copy into a pinned buffer, in seconds of the host's clock."""
-        self._packed.append((self.chunk, start - self._began, stop - self._began))
+        self._packed.append((chunk, start - self._began, stop - self._began))
 
     def intervals(self) -> list[Interval]:
         """All of them; waits for the device."""
