@@ -13,12 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cupy
 import numpy as np
+from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column
 from ..errors import DeviceTimeout
@@ -145,7 +146,7 @@ class Pipeline:
             self.health.holding(ring.busy),
             self.health.unlocked(),
             self._measured(ring),
-            self._kept(keep, keys),
+            self._kept(ring, keep, keys),
         ):
             for number, (first, stop) in enumerate(pieces([keys], ring.up_nbytes, most)):
                 chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
@@ -210,7 +211,7 @@ class Pipeline:
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             chunk.slot.done.record(self.stream)
 
-        with self._measured(ring), self._kept(result, keys, values, status):
+        with self._measured(ring), self._kept(ring, result, keys, values, status):
             with self._ended(batch), self.health.unlocked():
                 steps = pieces([keys, values], ring.up_nbytes, len(keys), step=1)
                 for number, (first, stop) in enumerate(steps):
@@ -289,12 +290,19 @@ class Pipeline:
             transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
 
     @contextmanager
-    def _kept(self, *used: Any) -> Iterator[None]:
-        """What a call used is kept for as long as the device may still use it."""
+    def _kept(self, ring: Ring, *used: Any) -> Iterator[None]:
+        """Whatever fails, the device is done with what a call used before anybody else gets it."""
         try:
             yield
-        except DeviceTimeout:
+        except BaseException as error:
             self.health.kept.extend(used)
+            if not isinstance(error, DeviceTimeout):
+                with suppress(
+                    CUDARuntimeError
+                ):  # where nothing works any more, nothing is written either
+                    for stream in (ring.stream, self.stream, self._down):
+                        self.health.wait(stream, "what was under way")
+                self.health.kept.clear()
             raise
 
     @contextmanager
