@@ -31,7 +31,7 @@ from .table import ABSENT, NEVER, HostTable, InsertReport, Table
 SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
 
 
-def make_table(capacity_nbytes: int, backend: str) -> Table:
+def make_table(capacity_nbytes: int, host_capacity_nbytes: int, backend: str) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
         raise InvalidArgument(f'backend is "auto", "host" or "cuda", not {backend!r}')
@@ -39,14 +39,14 @@ def make_table(capacity_nbytes: int, backend: str) -> Table:
         try:
             from .gpu.engine import DeviceEngine
 
-            return DeviceEngine(capacity_nbytes)
+            return DeviceEngine(capacity_nbytes, host_capacity_nbytes)
         except ImportError as error:
             if backend == "cuda":
                 raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
         except DeviceUnavailable:
             if backend == "cuda":
                 raise
-    return HostTable(capacity_nbytes)
+    return HostTable(capacity_nbytes + host_capacity_nbytes)
 
 
 def now_ms() -> int:
@@ -68,6 +68,8 @@ class Predis:
     [b'2', None]
 
     capacity:          bytes for records and index, or text such as "8GiB" or "500MB"; a device's are taken at once
+    host_capacity:     as much host memory for records that the device has no room for: the oldest move there, and come
+                       back when they are read twice within a time; pinned as it is needed
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
 
@@ -76,9 +78,16 @@ class Predis:
     """
 
     def __init__(
-        self, capacity: int | str = "1GiB", *, backend: str = "auto", decode_responses: bool = False
+        self,
+        capacity: int | str = "1GiB",
+        *,
+        host_capacity: int | str = 0,
+        backend: str = "auto",
+        decode_responses: bool = False,
     ):
-        self._table: Table = make_table(parse_capacity(capacity), backend)
+        self._table: Table = make_table(
+            parse_capacity(capacity), parse_capacity(host_capacity, least=0), backend
+        )
         self._decode = decode_responses
         self._lock = threading.RLock()
         self._closed = False
@@ -103,6 +112,19 @@ class Predis:
             self._count_hits(len(values) - values.null_count, len(values))
         return values
 
+    def prefetch(self, keys: Any) -> None:
+        """Announces keys that are about to be looked up: records on the host come back to the device ahead of that.
+
+        >>> cache = Predis(capacity="64MiB", host_capacity="1GiB", backend="host")
+        >>> cache.prefetch([b"a", b"b"])
+
+        keys:     as for `find`; absent ones are passed over, and what exceeds half of the device's room stays on the host
+        raises:   InvalidKey, UnsupportedType, CacheClosed
+        """
+        column = check_keys(Column.of(keys))
+        with self._open() as table:
+            table.prefetch(column, now_ms())
+
     def insert(
         self,
         keys: Any,
@@ -112,6 +134,8 @@ class Predis:
         px: int | timedelta | None = None,
     ) -> InsertReport:
         """Stores n records; of equal keys the last wins. A record that is refused leaves the others stored.
+
+        With a host capacity, a batch of more than a quarter of the device's is stored as several.
 
         keys, values:  columns of n byte strings
         ex, px:        time to live in seconds, in milliseconds; for all of them
@@ -313,6 +337,7 @@ class Predis:
                     "total_commands_processed": self._commands,
                     "keyspace_hits": self._hits,
                     "keyspace_misses": self._misses,
+                    **table.stats(),
                 },
                 "keyspace": {"db0": {"keys": keys}} if keys else {},
             }

@@ -17,10 +17,11 @@ import pyarrow as pa
 from ..columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column
 from ..errors import DeviceUnavailable
 from ..table import Status
+from .batch import rows_that_fit
 from .device import Device
 from .memory import Stage, download, on_device, pinned
 from .packed import INT32_MAX, Packed
-from .table import DeviceTable, rows_that_fit
+from .table import DeviceTable
 
 # A call with less traffic than this, both ways together, goes through mapped memory.
 SMALL_NBYTES = 2**18
@@ -41,15 +42,16 @@ def check_device() -> None:
 
 
 class DeviceEngine:
-    """A table of `capacity_nbytes` on the current device; see `Table` for the verbs."""
+    """A table of `capacity_nbytes` on the current device, and more on the host; see `Table` for the verbs."""
 
-    def __init__(self, capacity_nbytes: int):
+    def __init__(self, capacity_nbytes: int, host_capacity_nbytes: int = 0):
         check_device()
         self._stream = cupy.cuda.Stream(non_blocking=True)
         with self._stream:
-            self.table = DeviceTable(capacity_nbytes)
+            self.table = DeviceTable(capacity_nbytes, host_capacity_nbytes)
             self._stage = Stage()
             self._key = pinned(MAX_KEY_NBYTES, np.uint8)
+            self._read_last: Column | None = None
 
     # ---- Reading
 
@@ -62,6 +64,8 @@ class DeviceEngine:
         with self._stream:
             packed = self.table.find(column, now_ms, in_pinned=True, capacity=longest)
             self._stream.synchronize()
+            if self.table.tiers.holds:
+                self._has_read(self._reach(column, True), now_ms)
         return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
 
     def find(self, keys: Column, now_ms: int) -> Column:
@@ -85,7 +89,22 @@ class DeviceEngine:
         # Where the guess is the most there can be, nothing needs to be waited for.
         if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
             packed = self.table.find(keys, now_ms, in_pinned=False, capacity=packed.total)
+        self.table.tiers.read(keys, now_ms)
         return packed.column
+
+    def _has_read(self, keys: Column, now_ms: int) -> None:
+        """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
+        if self.table.tiers.holds:
+            self.table.tiers.read(keys, now_ms)
+            # Keys in pinned memory have to last until a later lookup has waited for the stream.
+            self._read_last = None if keys.on_device else keys
+
+    def prefetch(self, keys: Column, now_ms: int) -> None:
+        if not self.table.tiers.holds:
+            return
+        with self._ordered(keys):
+            for row in range(0, len(keys), CHUNK_ROWS):
+                self.table.tiers.prefetch(self._reach(keys[row : row + CHUNK_ROWS], False), now_ms)
 
     def _find_chunk(self, keys: Column, now_ms: int) -> list[Column]:
         n, guess = len(keys), self._guess_nbytes(len(keys))
@@ -104,9 +123,11 @@ class DeviceEngine:
                 )
             guess = nbytes
         if small:
+            self._has_read(reachable, now_ms)
             return [packed.column]
         data = download(packed.data, nbytes)
         self._stream.synchronize()
+        self._has_read(reachable, now_ms)
         return [Packed(head, data, n, packed.wide).column]
 
     def _guess_nbytes(self, n: int) -> int:
@@ -203,7 +224,7 @@ class DeviceEngine:
     def memory(self) -> dict[str, int]:
         table, arena = self.table, self.table.arena
         buffers = self._stage.nbytes + self._key.nbytes
-        return {
+        memory = {
             "capacity": arena.capacity,
             "used": arena.reserved + arena.nbytes_in_use,
             "records": table.live_nbytes,
@@ -214,6 +235,18 @@ class DeviceEngine:
             "pinned_buffers": buffers,
             "pool": cupy.get_default_memory_pool().total_bytes(),
         }
+        if table.tiers.capacity:
+            with self._stream:
+                memory |= table.tiers.memory()
+            memory["capacity"] += table.tiers.host.capacity
+            memory["used"] += table.tiers.host.nbytes_in_use
+        return memory
+
+    def stats(self) -> dict[str, int]:
+        if not self.table.tiers.capacity:
+            return {}
+        with self._stream:
+            return self.table.tiers.stats()
 
     def describe(self) -> dict[str, str]:
         return {"backend": "cuda", "device": Device.current().name}

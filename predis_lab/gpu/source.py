@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "tiers",
     "limits",
     "replay",
     "ladder_find",

@@ -1,4 +1,4 @@
-"""DeviceTable: an index of 64-byte buckets over a log of records, both in device memory.
+"""DeviceTable: an index of 64-byte buckets over a log of records in device memory; what has no room there, see `tiers`.
 
 Columns come in and go out in memory the device reaches (device arrays, or pinned host arrays); moving anything
 else across is the engine's job. Calls are ordered: each waits, on the device, for the one before it, whatever
@@ -7,58 +7,44 @@ stream it was made on.
 
 from __future__ import annotations
 
-import bisect
 import math
-from dataclasses import dataclass, field
+from collections.abc import Container
 from typing import Any
 
 import cupy
 import numpy as np
 
 from ..columns import Column
-from ..table import NEVER, RECORD_HEADER_NBYTES, Status
+from ..table import NEVER, Status
 from . import kernels, launching
+from .batch import Batch, record_bound, rows_that_fit
 from .maintenance import compact, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
 from .packed import Packed
+from .tiers import Tiers
 
 SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
 MAX_LOAD = 0.8  # a fuller index grows before the next insert
 HARD_LOAD = 0.95  # an insert may fill it up to here
 MIN_BUCKETS = 1024
-
-
-@dataclass
-class Batch:
-    """An insert under way: the segments set aside for it, and how far it has come."""
-
-    segments: list[Segment] = field(default_factory=list)
-    begins: list[int] = field(default_factory=list)  # address of its first record in each segment
-    at: int = 0  # the segment it is writing to
-    row: int = 0  # its next row
-    rows: int = 0  # as many have room, from the first on
-    edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
-
-    def span(self) -> kernels.LogSpan:
-        """Where its next piece goes."""
-        segment = self.segments[self.at]
-        earlier = self.edges[: 2 * self.at] if self.at else None
-        return kernels.LogSpan(
-            segment.address + segment.used, self.begins[self.at], segment.end, earlier
-        )
+# Of the device's capacity, what a batch sets aside at once where records may leave for the host.
+BATCH_SHARE = 1 / 4
 
 
 class DeviceTable:
     """Records of variable length by variable-length keys.
 
-    capacity:   bytes for index and log together
+    capacity:       bytes of device memory for index and log together
+    host_capacity:  bytes of pinned memory for what the log has no room for there, taken as they are needed
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, host_capacity: int = 0):
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
-        segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
+        least = min(capacity, host_capacity or capacity)
+        segment_nbytes = min(max(least // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
+        self.tiers = Tiers(self, host_capacity)
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -79,8 +65,9 @@ class DeviceTable:
         return self.entries / self.slots
 
     def clear(self) -> None:
-        """Removes every record; the capacity stays taken."""
+        """Removes every record; the device's capacity stays taken."""
         self.enter()
+        self.tiers.clear()
         self.arena.clear()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
         self.arena.fill()
@@ -94,6 +81,7 @@ class DeviceTable:
     def close(self) -> None:
         """Gives the memory back once the device is done; the table is of no use any more."""
         self.enter().synchronize()
+        self.tiers.clear()
         self.arena.close()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
 
@@ -152,15 +140,15 @@ class DeviceTable:
         """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
         self.enter()
         batch = Batch()
-        if self.arena.segments:
+        if self.arena.segments and self.arena.segments[-1] is not self.tiers.target:
             batch.segments.append(self.arena.segments[-1])
         n, room = len(keys), batch.segments[-1].room if batch.segments else 0
         while True:
             batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
-            if batch.rows == n:
+            if batch.rows == n or (batch.rows and self._is_enough(batch)):
                 break
             record = record_bound(keys, values, batch.rows, batch.rows + 1)
-            segment = self._segment_for(record, now_ms, batch)
+            segment = self.segment_for(record, now_ms, batch.segments)
             if segment is None:
                 break
             batch.segments.append(segment)
@@ -191,8 +179,35 @@ class DeviceTable:
         expiry = 0 if expire_at_ms == NEVER else expire_at_ms
         self.has_expiry |= expiry > 0
         n, row = len(keys), 0
-        stop = max(0, min(n, batch.rows - batch.row))
-        stop = self._make_index_room(keys[:stop], now_ms, batch) if stop else 0
+        while row < n:
+            if batch.row == batch.rows and self.tiers.host.capacity:
+                self._begin_again(batch, keys[row:], values[row:], now_ms)
+            asked = row + max(0, min(n - row, batch.rows - batch.row))
+            if asked == row:
+                break
+            stop = row + self._make_index_room(keys[row:asked], now_ms, batch)
+            self._write(batch, keys, values, row, stop, expiry, now_ms, status, stream)
+            row = stop
+            if row < asked:
+                break
+        if row < n:
+            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
+            batch.row += n - row
+            batch.rows = 0
+
+    def _write(
+        self,
+        batch: Batch,
+        keys: Column,
+        values: Column,
+        row: int,
+        stop: int,
+        expiry: int,
+        now_ms: int,
+        status: Any,
+        stream: Any,
+    ) -> None:
+        """Stores rows up to `stop`, for which batch and index have room."""
         while row < stop:
             segment = batch.segments[batch.at]
             fitting = rows_that_fit(keys, values, row, stop, segment.room)
@@ -222,10 +237,25 @@ class DeviceTable:
             )
             row += fitting
             batch.row += fitting
-        if row < n:
-            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
-            batch.row += n - row
-            batch.rows = 0
+
+    def _is_enough(self, batch: Batch) -> bool:
+        """Whether a batch has set aside all that it may at once: the index may have to grow, and older records to leave."""
+        nbytes = sum(segment.nbytes for segment in batch.segments)
+        return self.tiers.host.capacity > 0 and nbytes > BATCH_SHARE * self.arena.capacity
+
+    def _begin_again(self, batch: Batch, keys: Column, values: Column, now_ms: int) -> None:
+        """Makes room for the next rows as for a batch of their own: what has been written may leave the device by then.
+
+        Of equal keys the last wins all the same; it is told UPDATED then, and the earlier one is not told of it.
+        """
+        more = self.begin(keys, values, now_ms)
+        batch.segments, batch.begins, batch.edges, batch.at = (
+            more.segments,
+            more.begins,
+            more.edges,
+            0,
+        )
+        batch.rows += more.rows
 
     def end(self, batch: Batch) -> None:
         """Gives back what the batch had reserved and not used."""
@@ -286,6 +316,8 @@ class DeviceTable:
             wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
         if wanted > self._index_room():
             compact(self, now_ms, keep=batch.segments)
+            while wanted > self._index_room() and self.tiers.demote(now_ms, batch.segments):
+                pass
             wanted = max(buckets, min(wanted, self._index_room()))
         if wanted > buckets or self._is_stale():
             self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
@@ -303,11 +335,13 @@ class DeviceTable:
         self.epoch += 1
         self.arena.reserved = memory.nbytes
 
-    def _segment_for(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
-        """Another segment with room for nbytes, after compaction if need be; None if that does not help."""
+    def segment_for(
+        self, nbytes: int, now_ms: int, keep: Container[Segment], *, promoting: bool = False
+    ) -> Segment | None:
+        """Another segment than `keep` with room for nbytes, after compaction and demotion if need be; None if no help."""
         arena = self.arena
         while True:
-            segment = arena.reopen(nbytes, batch.segments)
+            segment = arena.reopen(nbytes, keep)
             if segment is not None:
                 return segment
             # One segment's worth is kept back: compaction needs somewhere to copy to.
@@ -316,7 +350,9 @@ class DeviceTable:
                 >= max(nbytes + SLACK_NBYTES, arena.segment_nbytes) + arena.segment_nbytes
             ):
                 return arena.append(nbytes)
-            if not compact(self, now_ms, keep=batch.segments):
+            if not compact(self, now_ms, keep) and not self.tiers.demote(
+                now_ms, keep, promoting=promoting
+            ):
                 return None
 
     # ---- Launching
@@ -342,39 +378,9 @@ class DeviceTable:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
         stream.synchronize()
         *counters, used = self.report.tolist()
-        entries, self.live_nbytes, longest, shortest_complement = counters
+        entries, self.live_nbytes, _, longest, shortest_complement = counters
         self.erased += max(0, self.entries - entries)
         self.entries = entries
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
         return used
-
-
-def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
-    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths."""
-    n = stop - start
-    if keys.offsets is None and values.offsets is None:
-        return n * kernels.record_nbytes(keys.width, values.width)
-    nbytes = _payload(keys, start, stop), _payload(values, start, stop)
-    if n == 1:
-        return kernels.record_nbytes(*nbytes)
-    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15)
-
-
-def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:
-    """How many rows from `start` on certainly fit into `room` bytes of the log."""
-    if record_bound(keys, values, start, stop) <= room:
-        return stop - start
-    counts = range(stop - start + 1)
-    return (
-        bisect.bisect_right(
-            counts, room, key=lambda n: record_bound(keys, values, start, start + n)
-        )
-        - 1
-    )
-
-
-def _payload(column: Column, start: int, stop: int) -> int:
-    if column.offsets is None:
-        return (stop - start) * column.width
-    return int(column.offsets[stop]) - int(column.offsets[start])

@@ -38,6 +38,17 @@ def alloc_pinned_memory(nbytes: int) -> memoryview:
     return np.full(max(nbytes, 512), 0xEF, np.uint8).data
 
 
+class PinnedMemory:
+    """Host memory of its own; what becomes of a request can be decided by a test."""
+
+    def __init__(self, nbytes: int, flags: int = 0):
+        self.host = Memory(nbytes).host
+
+
+def PinnedMemoryPointer(memory: PinnedMemory, offset: int) -> memoryview:  # noqa: N802 - CuPy's own name
+    return memory.host[offset:].data
+
+
 class Event:
     """Has always happened."""
 
