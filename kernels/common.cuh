@@ -6,8 +6,9 @@
 //                         batch nobody asks, and a table with checksums keeps the record's there
 //            bytes 8-13   expiry, ms since the epoch, 0 = never
 //            bytes 14-15  key length
-// Index    64-byte buckets of eight 64-bit slots: a 16-bit fingerprint, two flags, and the record's address / 16. That is
-//          a plain device pointer, so a record may lie in any segment, on the device or in mapped host memory.
+// Index    64-byte buckets of eight 64-bit slots: a 16-bit fingerprint, four flags, and the record's address / 16. That is
+//          a plain pointer below 2^48, so a record may lie in any segment, on the device or in mapped host memory, where
+//          kernels read it at the address that the host knows it by. What is done with the latter: tiers.cu.
 // Probing  bucket by bucket from the key's home bucket on, at a stride of the key's own, so that full buckets don't run
 //          into one another. The last slot of a bucket carries a flag if a record ever had to go past it: a search
 //          ends at the first bucket without, full or not, and an erased slot is simply empty again.
@@ -39,7 +40,10 @@ typedef long long i64;
 #define EMPTY 0ull
 #define GOES_ON (1ull << 47)   // in a bucket's last slot, empty or not: some record went past this bucket
 #define REPLACED (1ull << 46)  // the record replaced a live one of before its batch
-#define ADDRESS (REPLACED - 1)
+#define CLAIMED REPLACED       // of a record on the host, which is in no batch under way: a launch is to move it
+#define ON_HOST (1ull << 45)   // the record lies in host memory
+#define READ_ONCE (1ull << 44) // and has been read there of late
+#define ADDRESS (READ_ONCE - 1)
 #define HEADER 16ull
 #define LOW48 0xffffffffffffull
 #define HOPS 8  // buckets a search goes on by its own stride; then one by one, so that it comes to all of them

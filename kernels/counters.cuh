@@ -3,9 +3,10 @@
 
 #define ENTRIES 0           // slots that hold a record, expired ones included
 #define LIVE_NBYTES 1       // bytes of the records that slots point to
-#define MAX_VALUE_NBYTES 2  // of any value written since the table was cleared
-#define MIN_VALUE_NBYTES 3  // its complement: zero while nothing has been written
-#define COUNTERS 4
+#define HOST_NBYTES 2       // those of them that lie on the host
+#define MAX_VALUE_NBYTES 3  // of any value written since the table was cleared
+#define MIN_VALUE_NBYTES 4  // its complement: zero while nothing has been written
+#define COUNTERS 5
 
 // Atomic maximum that costs a cached read where it changes nothing, as nearly always.
 __device__ __forceinline__ void raise(u64* counter, u64 value) {
@@ -20,7 +21,7 @@ __device__ __forceinline__ u64 warp_sum(u64 value) {
 
 // What a block changes, modulo 2^64. In shared memory.
 struct Changes {
-    u64 entries, live_nbytes;
+    u64 entries, live_nbytes, host_nbytes;
 };
 
 // Before anything is added up. Every thread of the block calls.
@@ -30,9 +31,11 @@ __device__ __forceinline__ void start(Changes& changes) {
 }
 
 // Adds what each lane of a warp has changed. The whole warp calls.
-__device__ __forceinline__ void add_up(Changes& changes, u64 entries, u64 live_nbytes) {
+__device__ __forceinline__ void add_up(Changes& changes, u64 entries, u64 live_nbytes, u64 host_nbytes = 0) {
     entries = warp_sum(entries), live_nbytes = warp_sum(live_nbytes);
+    if (__any_sync(ALL, host_nbytes != 0)) host_nbytes = warp_sum(host_nbytes);
     if (threadIdx.x % 32 != 0) return;
+    if (host_nbytes) atomicAdd(&changes.host_nbytes, host_nbytes);
     if (entries) atomicAdd(&changes.entries, entries);
     if (live_nbytes) atomicAdd(&changes.live_nbytes, live_nbytes);
 }
@@ -45,6 +48,7 @@ __device__ __forceinline__ void settle(const Changes& changes, u64* counters, u6
     if (threadIdx.x != 0) return;
     if (changes.entries) atomicAdd(counters + ENTRIES, changes.entries);
     if (changes.live_nbytes) atomicAdd(counters + LIVE_NBYTES, changes.live_nbytes);
+    if (changes.host_nbytes) atomicAdd(counters + HOST_NBYTES, changes.host_nbytes);
     __threadfence();
     u32* done = (u32*)(work + 1);
     if (atomicAdd(done, 1) != gridDim.x - 1) return;

@@ -22,14 +22,16 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) erase(
         Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
         u8* record;
         Header header;
-        bool took = false;
+        bool took = false, far = false;
         if (find_record(mine, key, i < n, index, buckets, record, header)) {
             Spot spot = mine.match[threadIdx.x % 32];
             // Only an equal key of this batch can have been faster.
             took = atomicCAS(spot.at, spot.seen, spot.seen & GOES_ON) == spot.seen;
+            far = took && spot.seen & ON_HOST;
         }
         if (i < n) erased[i] = took && alive(header, now);
-        add_up(changes, 0ull - took, took ? 0 - record_nbytes(header.key_nbytes, header.value_nbytes) : 0);
+        u64 nbytes = took ? record_nbytes(header.key_nbytes, header.value_nbytes) : 0;
+        add_up(changes, 0ull - took, 0 - nbytes, far ? 0 - nbytes : 0);
     }
     settle(changes, counters, report, work);
 }

@@ -150,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) publish(
     start(changes);
     if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(&changes.live_nbytes, __ldcg(work));
     for (u64 i = (u64)blockIdx.x * TILE + threadIdx.x; i - lane < n; i += (u64)gridDim.x * TILE) {
-        bool wanted = i < n, claimed = false;
+        bool wanted = i < n, claimed = false, far = false;
         u32 dead_nbytes = 0;
         u64 slot = 0;
         Finding finding;
@@ -196,12 +196,13 @@ extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) publish(
                 if (atomicCAS(match.at, seen, slot | replaced | (seen & GOES_ON)) == seen) {
                     if (same_batch) status[old.batch_row] = SUPERSEDED;
                     dead_nbytes = nbytes_of(old);
+                    far = seen & ON_HOST;
                     break;
                 }
             }
             finding = MISTAKEN;
         }
-        add_up(changes, claimed, 0 - (u64)dead_nbytes);
+        add_up(changes, claimed, 0 - (u64)dead_nbytes, far ? 0 - (u64)dead_nbytes : 0);
     }
     settle(changes, counters, report, work);
 }

@@ -4,7 +4,7 @@
 // count_alive  records that have not expired
 // rehash       the records of one index into a larger, empty one; expired ones are left behind
 // census       live bytes per segment of the log: which segments are worth compacting
-// relocate     the live records of chosen segments to the tail of another segment
+// relocate     the live records of chosen segments to the tail of another segment, on the device or on the host
 #include "emit.cuh"
 #include "probe.cuh"
 #include "counters.cuh"
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
     u64* work) {                  // as for insert
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
     u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
-    u64 kept = 0, live = 0;
+    u64 kept = 0, live = 0, far = 0;
     __shared__ Changes changes;
     start(changes);
     if (is_record(slot)) {
@@ -54,6 +54,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
         if (alive(header, now)) {
             kept = 1;
             live = record_nbytes(header.key_nbytes, header.value_nbytes);
+            far = slot & ON_HOST ? live : 0;
             // The stored key as a one-row column: the same words, the same hash.
             Key key = load_key<LOG>({record + HEADER, nullptr, header.key_nbytes}, 0);
             u64 h = hash<LOG>(key);
@@ -70,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) rehash(
             }
         }
     }
-    add_up(changes, kept, live);
+    add_up(changes, kept, live, far);
     settle(changes, counters, report, work);
 }
 
@@ -89,10 +90,12 @@ __device__ __forceinline__ u64 segment_of(const u64* starts, u64 segments, const
 }
 
 extern "C" __global__ void __launch_bounds__(TILE) census(
-    const u64* slots, u64 n, u64 now, const u64* starts, u64 segments, u64* live_nbytes) {  // per segment, zeroed
+    const u64* slots, u64 n, u64 now,
+    u64 side,  // 0 or ON_HOST: where the segments lie
+    const u64* starts, u64 segments, u64* live_nbytes) {  // per segment, zeroed
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
     u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
-    if (!is_record(slot)) return;
+    if (!is_record(slot) || (slot & ON_HOST) != side) return;
     Header header = load_header(record_of(slot));
     if (!alive(header, now)) return;
     atomicAdd(
@@ -102,10 +105,12 @@ extern "C" __global__ void __launch_bounds__(TILE) census(
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64* slots, u64 n, u64 now,
+    u64 side,                                           // 0 or ON_HOST: where the segments lie
     const u64* starts, u64 segments, const u8* chosen,  // per segment: 1 if its records have to leave
-    u8* log,                                            // room for all of them
+    u8* log, u64 room,                                  // bytes there; records that find none stay where they are
+    u64 to,                                             // 0 or ON_HOST: where the log lies
     u64* counters, u64* report,
-    u64* work) {  // as for insert
+    u64* work) {  // as for insert; comes to more than `room` where records have stayed
     __shared__ u8* targets[TILE];
     __shared__ const u8* sources[TILE];
     __shared__ u32 lengths[TILE];
@@ -117,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64 i = (u64)blockIdx.x * TILE + t;
     u64 slot = i < n ? __ldcg(slots + i) : EMPTY, nbytes = 0, freed = 0;
     bool expired = false;
-    if (is_record(slot) && chosen[segment_of(starts, segments, record_of(slot))]) {
+    if (is_record(slot) && (slot & ON_HOST) == side && chosen[segment_of(starts, segments, record_of(slot))]) {
         Header header = load_header(record_of(slot));
         expired = !alive(header, now);
         (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
@@ -125,8 +130,9 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
     if (t == 0 && tile_nbytes) tile_start = atomicAdd(work, tile_nbytes);
     __syncthreads();
-    u8* to = log + tile_start + before;
-    targets[t] = to;
+    u8* target = log + tile_start + before;
+    if (nbytes && tile_start + before + nbytes > room) nbytes = 0;
+    targets[t] = target;
     sources[t] = record_of(slot);
     lengths[t] = nbytes;
     __syncthreads();
@@ -136,8 +142,9 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     }
     __threadfence();
     __syncthreads();
-    if (nbytes) slots[i] = (slot & ~ADDRESS) | (u64)to >> 4;
+    // No batch is under way in these segments, so what REPLACED tells is told. READ_ONCE stays.
+    if (nbytes) slots[i] = (slot & ~(ADDRESS | ON_HOST | REPLACED)) | to | (u64)target >> 4;
     if (expired) slots[i] = slot & GOES_ON;
-    add_up(changes, 0ull - expired, 0 - freed);
+    add_up(changes, 0ull - expired, 0 - freed, (to ? nbytes : 0) - (side ? nbytes + freed : 0));
     settle(changes, counters, report, work);
 }

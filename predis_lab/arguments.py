@@ -30,8 +30,8 @@ _UNITS = {
 }
 
 
-def parse_capacity(capacity: int | str) -> int:
-    """Bytes from a number or text such as "8GiB", "500MB", "65536".
+def parse_capacity(capacity: int | str, *, least: int = 1) -> int:
+    """Bytes from a number or text such as "8GiB", "500MB", "65536"; raises InvalidArgument for less than `least`.
 
     >>> parse_capacity("1.5KiB")
     1536
@@ -44,8 +44,10 @@ def parse_capacity(capacity: int | str) -> int:
                 f'a capacity is a number of bytes or text such as "8GiB", not {capacity!r}'
             )
         nbytes = int(float(match.group(1)) * _UNITS[match.group(2)])
-    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes <= 0:
-        raise InvalidArgument(f"a capacity is a positive number of bytes, not {capacity!r}")
+    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes < least:
+        raise InvalidArgument(
+            f"a capacity is a {'positive ' if least else ''}number of bytes, not {capacity!r}"
+        )
     return nbytes
 
 

@@ -31,7 +31,11 @@ SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no coun
 
 
 def make_table(
-    capacity_nbytes: int, backend: str, checksums: bool = False, timeout_s: float = 60
+    capacity_nbytes: int,
+    backend: str,
+    host_capacity_nbytes: int = 0,
+    checksums: bool = False,
+    timeout_s: float = 60,
 ) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
@@ -40,14 +44,15 @@ def make_table(
         try:
             from .gpu.engine import DeviceEngine
 
-            return DeviceEngine(capacity_nbytes, checksums, timeout_s)
+            return DeviceEngine(capacity_nbytes, host_capacity_nbytes, checksums, timeout_s)
         except ImportError as error:
             if backend == "cuda":
                 raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
         except DeviceUnavailable:
             if backend == "cuda":
                 raise
-    return CheckedHostTable(capacity_nbytes) if checksums else HostTable(capacity_nbytes)
+    whole = capacity_nbytes + host_capacity_nbytes
+    return CheckedHostTable(whole) if checksums else HostTable(whole)
 
 
 def now_ms() -> int:
@@ -69,6 +74,8 @@ class Predis:
     [b'2', None]
 
     capacity:          bytes for records and index, or text such as "8GiB" or "500MB"; a device's are taken at once
+    host_capacity:     as much host memory for records that the device has no room for: the oldest move there, and come
+                       back when they are read twice within a time; pinned as it is needed
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
     checksums:         each record carries one, and is checked before `find`, `get` or `mget` returns it; see `verify`
@@ -84,6 +91,7 @@ class Predis:
         self,
         capacity: int | str = "1GiB",
         *,
+        host_capacity: int | str = 0,
         backend: str = "auto",
         decode_responses: bool = False,
         checksums: bool = False,
@@ -91,8 +99,8 @@ class Predis:
     ):
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
-        nbytes = parse_capacity(capacity)
-        self._table: Table = make_table(nbytes, backend, checksums, timeout_s)
+        nbytes = parse_capacity(capacity), parse_capacity(host_capacity, least=0)
+        self._table: Table = make_table(nbytes[0], backend, nbytes[1], checksums, timeout_s)
         self._decode = decode_responses
         self._lock = self._table.lock
         self._closed = False
@@ -137,6 +145,19 @@ class Predis:
         rows, found = dense_rows(np, Column.of(values), width)
         return rows.view(number).reshape(len(column), *shape), found
 
+    def prefetch(self, keys: Any) -> None:
+        """Announces keys that are about to be looked up: records on the host come back to the device ahead of that.
+
+        >>> cache = Predis(capacity="64MiB", host_capacity="1GiB", backend="host")
+        >>> cache.prefetch([b"a", b"b"])
+
+        keys:     as for `find`; absent ones are passed over, and what exceeds half of the device's room stays on the host
+        raises:   InvalidKey, UnsupportedType, CacheClosed
+        """
+        column = check_keys(Column.of(keys))
+        with self._open() as table:
+            table.prefetch(column, now_ms())
+
     def insert(
         self,
         keys: Any,
@@ -146,6 +167,8 @@ class Predis:
         px: int | timedelta | None = None,
     ) -> InsertReport:
         """Stores n records; of equal keys the last wins. A record that is refused leaves the others stored.
+
+        With a host capacity, a batch of more than a quarter of the device's is stored as several.
 
         keys, values:  columns of n byte strings
         ex, px:        time to live in seconds, in milliseconds; for all of them
@@ -355,6 +378,7 @@ class Predis:
                     "total_commands_processed": self._commands,
                     "keyspace_hits": self._hits,
                     "keyspace_misses": self._misses,
+                    **table.stats(),
                 },
                 "transfers": table.transfers(),
                 "keyspace": {"db0": {"keys": keys}} if keys else {},

@@ -97,6 +97,9 @@ class Table(Protocol):
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         """int64 per key: when it expires in ms since the epoch, or ABSENT, or NEVER."""
 
+    def prefetch(self, keys: Column, now_ms: int) -> None:
+        """Brings the records of the keys to where lookups are fastest, as far as there is room."""
+
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """Stores the records, the last of equal keys winning; int8 `Status` per record.
 
@@ -127,6 +130,9 @@ class Table(Protocol):
 
     def memory(self) -> dict[str, int]:
         """Bytes by purpose: at least `capacity`, `used` (records, index and buffers) and `records`."""
+
+    def stats(self) -> dict[str, int]:
+        """What has been counted besides hits and misses; nothing where records lie in one kind of memory only."""
 
     def describe(self) -> dict[str, str]:
         """What this table is: at least `backend` ("host" or "cuda") and `device`."""
@@ -177,6 +183,9 @@ class HostTable:
             for key, there in zip(_rows(keys), present, strict=True)
         ]
         return np.array(moments, np.int64)
+
+    def prefetch(self, keys: Column, now_ms: int) -> None:
+        _rows(keys[:0])  # raises where they lie on a device
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         rows, data = _rows(keys), _rows(values)
@@ -273,6 +282,9 @@ class HostTable:
         raise InvalidArgument(NO_DEVICE)
 
     def transfers(self) -> dict[str, float]:
+        return {}
+
+    def stats(self) -> dict[str, int]:
         return {}
 
     def describe(self) -> dict[str, str]:

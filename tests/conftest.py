@@ -29,6 +29,22 @@ def pytest_collection_modifyitems(items):
 
 
 BACKENDS = [pytest.param("host"), pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture
+def tiered_cache():
+    """Makes caches with a device and a host part: 16 and 128 segments, the index in place of some of the former."""
+    opened = []
+
+    def make(capacity=2**20, host_capacity=2**23):
+        opened.append(Predis(capacity, host_capacity=host_capacity, backend="cuda"))
+        return opened[-1]
+
+    yield make
+    for cache in opened:
+        cache.close()
+
+
 SYSTEMS = [*BACKENDS, pytest.param("redis", marks=pytest.mark.redis)]
 
 

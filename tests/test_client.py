@@ -26,6 +26,7 @@ from predis_lab.glob import compile_glob
 
 CALLS = {
     "find": lambda cache: cache.find([b"a"]),
+    "prefetch": lambda cache: cache.prefetch([b"a"]),
     "insert": lambda cache: cache.insert([b"a"], [b"1"]),
     "erase": lambda cache: cache.erase([b"a"]),
     "contains": lambda cache: cache.contains([b"a"]),

@@ -28,6 +28,8 @@ MODULES = (
     "test_kernel_samples",
     "test_counted",
     "test_pipeline_rates",
+    "test_tiers",
+    "test_tier_room",
 )
 TOO_MUCH = ("million", "many_records", "64_mib", "callers_stream")  # for one thread at a time
 

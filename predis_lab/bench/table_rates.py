@@ -78,7 +78,7 @@ class FixedTable:
         free = cupy.cuda.runtime.memGetInfo()[0]
         if capacity > free:
             raise MemoryError(f"{records:,} records need {capacity:,} bytes, and {free:,} are free")
-        self.table = _empty_table(capacity, self.index_nbytes)
+        self.table = empty_table(capacity, self.index_nbytes)
         for first in range(0, records, CHUNK):
             self.store(first, min(CHUNK, records - first))
 
@@ -96,9 +96,9 @@ class FixedTable:
         return generator.permutation(self.records)[:n].astype(np.uint64)
 
 
-def _empty_table(capacity: int, index_nbytes: int) -> DeviceTable:
+def empty_table(capacity: int, index_nbytes: int, host_capacity: int = 0) -> DeviceTable:
     """A table whose index has its size before any record comes."""
-    table = DeviceTable(capacity)
+    table = DeviceTable(capacity, host_capacity)
     table.arena.make_left(index_nbytes)
     rehash(table, index_nbytes, NOW_MS)
     return table
@@ -288,7 +288,7 @@ def real_table(records: int, real: RealRecords) -> DeviceTable:
     """A table of real records, numbered from 0 on, at load factor 0.8."""
     index_nbytes = math.ceil(records / MAX_LOAD / SLOTS) * BUCKET_NBYTES
     # No record is longer than 768 bytes.
-    table = _empty_table(768 * records + 2 * index_nbytes + 2**26, index_nbytes)
+    table = empty_table(768 * records + 2 * index_nbytes + 2**26, index_nbytes)
     for first in range(0, records, CHUNK // 4):
         numbers = cupy.arange(first, min(records, first + CHUNK // 4), dtype=np.uint64)
         expect(insert(table, real.keys(numbers), real.values(numbers)), Status.STORED)

@@ -47,7 +47,7 @@ def check(table: DeviceTable, keys: Column, now_ms: int, corrupt: Any) -> None:
 
 
 def _log(table: DeviceTable) -> Any:
-    segments = table.arena.segments
+    segments = table.arena.segments + table.tiers.host.segments
     return _edges((segment.address, segment.address + segment.used) for segment in segments)
 
 

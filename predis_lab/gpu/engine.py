@@ -60,12 +60,18 @@ def check_device() -> None:
 
 
 class DeviceEngine:
-    """A table of `capacity_nbytes`, buffers included, on the current device; see `Table` for the verbs.
+    """A table of `capacity_nbytes` on the current device, buffers included, and more on the host; see `Table` for the verbs.
 
     timeout_s:  how long one step on the device may take before DeviceTimeout is raised
     """
 
-    def __init__(self, capacity_nbytes: int, checksums: bool = False, timeout_s: float = TIMEOUT_S):
+    def __init__(
+        self,
+        capacity_nbytes: int,
+        host_capacity_nbytes: int = 0,
+        checksums: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ):
         check_device()
         self.health = Health(timeout_s)
         self.lock = self.health.lock
@@ -74,8 +80,11 @@ class DeviceEngine:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         buffers = Pipeline.nbytes(capacity_nbytes)
         with self._stream:
-            self.table = DeviceTable(capacity_nbytes - buffers, checksums, self.health)
+            self.table = DeviceTable(
+                capacity_nbytes - buffers, host_capacity_nbytes, checksums, self.health
+            )
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
+        self._read_last: Column | None = None
 
     # ---- Reading
 
@@ -90,6 +99,7 @@ class DeviceEngine:
             with self._stream:
                 packed = self.table.find(column, now_ms, new=_pinned_bytes, capacity=longest)
             self.health.wait(self._stream, "a lookup")
+            self._has_read(column, now_ms)
         return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
 
     def find(self, keys: Column, now_ms: int) -> Column:
@@ -130,6 +140,7 @@ class DeviceEngine:
             self.health.wait(self._stream, "a lookup")
         except PinnedMemoryUnavailable:
             return None
+        self._has_read(mapped, now_ms)
         return packed if packed.total <= len(packed.data) else None
 
     def _find_on_device(self, keys: Column, now_ms: int) -> Packed:
@@ -138,7 +149,25 @@ class DeviceEngine:
         # Where the guess is the most there can be, nothing needs to be waited for.
         if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
             packed = self.table.find(keys, now_ms, new=device_bytes, capacity=packed.total)
+        self._has_read(keys, now_ms, nullcontext())
         return packed
+
+    def _has_read(
+        self, keys: Column, now_ms: int, stream: AbstractContextManager | None = None
+    ) -> None:
+        """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
+        if self.pipeline.note_read(keys, now_ms, stream or self._stream):
+            # Keys in pinned memory have to last until a later lookup has waited for the stream.
+            self._read_last = None if keys.on_device else keys
+
+    def prefetch(self, keys: Column, now_ms: int) -> None:
+        if not self.table.tiers.holds:
+            return
+        stream = nullcontext() if keys.on_device else self._stream
+        with self._guard, self.health.holding(self.pipeline.writing), stream:
+            for row in range(0, len(keys), CHUNK_ROWS):
+                part = self._on_device(keys[row : row + CHUNK_ROWS])
+                self.table.tiers.prefetch(part, now_ms)
 
     def _guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
@@ -266,7 +295,7 @@ class DeviceEngine:
     def memory(self) -> dict[str, int]:
         table, arena = self.table, self.table.arena
         buffers = Pipeline.nbytes(self._capacity)
-        return {
+        memory = {
             "capacity": self._capacity,
             "used": buffers + arena.reserved + arena.nbytes_in_use,
             "records": table.live_nbytes,
@@ -279,6 +308,18 @@ class DeviceEngine:
             "pinned_free": pool.free_nbytes,
             "pool": cupy.get_default_memory_pool().total_bytes(),
         }
+        if table.tiers.capacity:
+            with self._stream:
+                memory |= table.tiers.memory()
+            memory["capacity"] += table.tiers.host.capacity
+            memory["used"] += table.tiers.host.nbytes_in_use
+        return memory
+
+    def stats(self) -> dict[str, int]:
+        if not self.table.tiers.capacity:
+            return {}
+        with self._stream:
+            return self.table.tiers.stats()
 
     def transfers(self) -> dict[str, float]:
         """What bulk calls have moved across the link: bytes, seconds, bytes per second."""

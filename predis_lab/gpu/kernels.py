@@ -26,8 +26,12 @@ from .launching import (
 from .memory import on_device
 from .packed import padded
 
-COUNTERS = 4  # words: entries, live bytes, longest value, complement of the shortest
-MAX_VALUE_NBYTES = 2  # the first of those that a rehash leaves alone
+COUNTERS = (
+    5  # words: entries, live bytes, those on the host, longest value, complement of the shortest
+)
+HOST_NBYTES = 2
+MAX_VALUE_NBYTES = 3  # the first of those that a rehash leaves alone
+ON_HOST = 1 << 45  # flag of a slot, see kernels/common.cuh
 PIECE_NBYTES = 16  # what the dense kernels move at once
 MAX_DENSE_KEY_NBYTES = (
     64  # a record read for a key of another length is overrun by less: `memory.SLACK_NBYTES`
@@ -264,8 +268,8 @@ def rehash(slots: Any, now_ms: int, index: Any, counters: Any, report: Any, work
     )
 
 
-def census(slots: Any, now_ms: int, starts: Any, live_nbytes: Any) -> None:
-    """Adds up the live bytes in each segment. starts: uint64, ascending addresses; live_nbytes: uint64, zeroed."""
+def census(slots: Any, now_ms: int, on_host: bool, starts: Any, live_nbytes: Any) -> None:
+    """Adds up the live bytes in each segment on one side. starts: uint64, ascending addresses; live_nbytes: uint64, zeroed."""
     n, segments = len(slots), len(starts)
     launch(
         "maintain",
@@ -274,6 +278,7 @@ def census(slots: Any, now_ms: int, starts: Any, live_nbytes: Any) -> None:
         address(slots, "u8", n),
         n,
         now_ms,
+        on_host * ON_HOST,
         address(starts, "u8", segments),
         segments,
         address(live_nbytes, "u8", segments),
@@ -283,14 +288,20 @@ def census(slots: Any, now_ms: int, starts: Any, live_nbytes: Any) -> None:
 def relocate(
     slots: Any,
     now_ms: int,
+    on_host: bool,
     starts: Any,
     chosen: Any,
     log: int,
+    room: int,
+    to_host: bool,
     counters: Any,
     report: Any,
     work: Any,
 ) -> None:
-    """Moves the live records of the chosen segments (uint8 (segments,)) to the address `log`."""
+    """Moves the live records of the chosen segments (uint8 (segments,)) on one side to `room` bytes at the address `log`.
+
+    What finds no room stays; the report then says that more than `room` was used.
+    """
     n, segments = len(slots), len(starts)
     launch(
         "maintain",
@@ -299,10 +310,13 @@ def relocate(
         address(slots, "u8", n),
         n,
         now_ms,
+        on_host * ON_HOST,
         address(starts, "u8", segments),
         segments,
         address(chosen, "b1 u1", segments),
         log,
+        room,
+        to_host * ON_HOST,
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
     )

@@ -33,13 +33,14 @@ def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
 
 
 def compact(table: DeviceTable, now_ms: int, keep: Container[Segment] = ()) -> int:
-    """Moves live records out of segments that are partly dead; how many bytes of the log came free.
+    """Moves live records out of device segments that are partly dead; how many bytes of the log came free.
 
     keep: segments to leave alone.
     """
     table.enter()
     arena, before = table.arena, table.arena.used
-    dead = before - table.live_nbytes - table.stuck_nbytes
+    live = table.live_nbytes - table.tiers.host_nbytes()
+    dead = before - table.tiers.unfilled - live - table.stuck_nbytes
     if dead < DEAD_SHARE * arena.segment_nbytes and not table.has_expiry:
         return 0
     while _compact_once(table, now_ms, keep):
@@ -55,9 +56,10 @@ def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> 
         return False
     starts = cupy.array([segment.address for segment in order], np.uint64)
     counts = cupy.zeros(len(order), np.uint64)
-    kernels.census(table.index, now_ms, starts, counts)
+    kernels.census(table.index, now_ms, False, starts, counts)
     live = counts.get().astype(np.int64)
-    movable = np.array([segment not in keep for segment in order])
+    # Records are on their way to the tiers' target.
+    movable = np.array([s not in keep and s is not table.tiers.target for s in order])
     dead = np.array([segment.used for segment in order]) - live
     worth = movable & ((live == 0) | (dead >= DEAD_SHARE * arena.segment_nbytes))
     room = arena.segment_room if arena.available >= arena.segment_nbytes else 0
@@ -75,9 +77,12 @@ def _compact_once(table: DeviceTable, now_ms: int, keep: Container[Segment]) -> 
     kernels.relocate(
         table.index,
         now_ms,
+        False,
         starts,
         cupy.asarray(chosen),
         target.address if target else 0,
+        target.room if target else 0,
+        False,
         table.counters,
         table.report,
         table.work,

@@ -6,7 +6,7 @@ memory goes back; what lives for one call comes from CuPy's pools.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from ..errors import InvalidArgument
+from .pinned import PinnedArray
 
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
 OPEN_SHARE = 1 / 16
@@ -45,16 +46,27 @@ def from_driver(nbytes: int) -> cupy.ndarray | None:
     return cupy.ndarray((nbytes,), cupy.uint8, memptr=cupy.cuda.MemoryPointer(memory, 0))
 
 
+def from_host(nbytes: int) -> PinnedArray | None:
+    """An uninitialised uint8 array of pinned memory of its own, outside the pool, or None where the system pins no more."""
+    try:
+        memory = cupy.cuda.PinnedMemoryPointer(cupy.cuda.PinnedMemory(nbytes), 0)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return None
+    return np.frombuffer(memory, np.uint8, nbytes).view(PinnedArray)
+
+
 @dataclass(eq=False)
 class Segment:
-    """A piece of the log. Records are appended at `used`; nothing is ever overwritten."""
+    """A piece of the log, on the device or in pinned memory. Records are appended at `used`; nothing is ever overwritten."""
 
-    array: cupy.ndarray
+    array: Any
     used: int = 0
 
     @property
     def address(self) -> int:
-        return self.array.data.ptr
+        return (
+            self.array.ctypes.data if isinstance(self.array, PinnedArray) else self.array.data.ptr
+        )
 
     @property
     def nbytes(self) -> int:
@@ -73,12 +85,13 @@ class Segment:
 class Arena:
     """The log's segments, all together and with `reserved` (the index) within `capacity` bytes.
 
-    Segments are taken from the driver before they are needed: taking one costs as much as writing half of it.
+    Device segments are taken from the driver before they are needed: taking one costs as much as writing half of it.
     """
 
     capacity: int
     segment_nbytes: int
     reserved: int = 0
+    allocate: Callable[[int], Any] = from_driver
     segments: list[Segment] = field(default_factory=list)
     free: list[Segment] = field(default_factory=list)
 
@@ -141,7 +154,7 @@ class Arena:
         nbytes = -(-nbytes // 512) * 512
         if not self.make_left(nbytes):
             return None
-        array = from_driver(nbytes)
+        array = self.allocate(nbytes)
         return None if array is None else Segment(array)
 
     def release(self, segment: Segment) -> None:

@@ -95,7 +95,7 @@ class Pipeline:
                 return self._bring_long(answer, column, chunk.first, total, now_ms)
             return answer.add(chunk.first, chunk.answer)
 
-        self._read(keys, self._expected_nbytes(), launch, collect, answer)
+        self._read(keys, self._expected_nbytes(), launch, collect, answer, note_at_ms=now_ms)
         return answer.column()
 
     def per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
@@ -122,8 +122,13 @@ class Pipeline:
         launch: Callable[[Chunk], None],
         collect: Callable[[Chunk], int],
         keep: Any,
+        *,
+        note_at_ms: int | None = None,
     ) -> None:
-        """Chunks of keys up, `launch`, and `collect`, which says how many bytes it brings; about answer_nbytes a key."""
+        """Chunks of keys up, `launch`, and `collect`, which says how many bytes it brings; about answer_nbytes a key.
+
+        note_at_ms: when the keys count as read
+        """
         ring, sent, asked = self._reader, deque[Chunk](), deque[Chunk]()
         most = int(ring.down_nbytes / (answer_nbytes + 1))
 
@@ -141,6 +146,10 @@ class Pipeline:
             with self._span("download", chunk.number, self._down):
                 ring.brought_nbytes += collect(chunk)
             chunk.slot.done.record(self._down)
+            if note_at_ms is not None and self.table.tiers.holds:
+                with self.health.lock:
+                    self.note_read(chunk.columns[0], note_at_ms, self.stream)
+                chunk.slot.noted.record(self.stream)
 
         with (
             self.health.holding(ring.busy),
@@ -161,6 +170,20 @@ class Pipeline:
             while asked:
                 finish()
             self.health.wait(self._down, "a download")
+
+    def note_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> bool:
+        """Tells the tiers of keys in memory that the device reaches; whether it did.
+
+        What they then move is a write: where another writer is at work, these keys are not noted.
+        """
+        if not self.table.tiers.holds or not self.writing.acquire(blocking=False):
+            return False
+        try:
+            with stream:
+                self.table.tiers.read(keys, now_ms)
+        finally:
+            self.writing.release()
+        return True
 
     def _bring_long(
         self, answer: Answer, column: Column, first: int, total: int, now_ms: int

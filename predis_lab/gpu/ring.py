@@ -21,7 +21,7 @@ from .staging import Staging
 
 DEPTH = 4  # chunks under way: one being packed, one going up, one being answered, one coming down
 CHUNK_NBYTES = 32 * 2**20  # of a chunk, in its larger direction
-MIN_CHUNK_NBYTES = 2**16
+MIN_CHUNK_NBYTES = 2**12
 CHUNK_SHARE = 1 / 256  # of the capacity, at most
 FIRST_SHARE = 1 / 8  # of a chunk: the first one; each of the next is twice as long
 KEYS_SHARE = 1 / 2  # of a chunk of answers: room for the keys they answer
@@ -40,6 +40,7 @@ class Slot:
     uploaded: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
     computed: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
     done: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
+    noted: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
 
     def take(self, nbytes: int) -> Any:
         """Room for an upload."""
@@ -76,6 +77,7 @@ class Ring:
         self._turn = (self._turn + 1) % DEPTH
         slot = self.slots[self._turn]
         health.wait(slot.done, stage)
+        health.wait(slot.noted, "what comes back from the host")
         slot.used = 0
         slot.more.clear()
         return slot

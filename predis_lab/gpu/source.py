@@ -19,6 +19,7 @@ MODULES = (
     "erase",
     "maintain",
     "checksum",
+    "tiers",
     "limits",
     "replay",
     "ladder_find",

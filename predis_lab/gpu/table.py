@@ -1,4 +1,4 @@
-"""DeviceTable: an index of 64-byte buckets over a log of records, both in device memory.
+"""DeviceTable: an index of 64-byte buckets over a log of records in device memory; what has no room there, see `tiers`.
 
 Columns come in and go out in memory the device reaches (device arrays, or pinned host arrays); moving anything
 else across is the engine's job. Calls are ordered: each waits, on the device, for the one before it, whatever
@@ -8,7 +8,7 @@ stream it was made on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import cupy
@@ -25,29 +25,41 @@ from .maintenance import compact, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
 from .pinned import pinned
+from .tiers import Tiers
 
 SLOTS = 8  # per bucket
 BUCKET_NBYTES = 64
 MAX_LOAD = 0.8  # a fuller index grows before the next insert
 HARD_LOAD = 0.95  # an insert may fill it up to here
 MIN_BUCKETS = 1024
+# Of the device's capacity, what a batch sets aside at once where records may leave for the host.
+BATCH_SHARE = 1 / 4
 
 
 class DeviceTable:
     """Records of variable length by variable-length keys.
 
-    capacity:   bytes for index and log together
-    checksums:  whether every record carries one, see gpu/checksums.py
-    health:     how long to wait for the device, and whose lock to leave meanwhile
+    capacity:       bytes of device memory for index and log together
+    host_capacity:  bytes of pinned memory for what the log has no room for there, taken as they are needed
+    checksums:      whether every record carries one, see gpu/checksums.py
+    health:         how long to wait for the device, and whose lock to leave meanwhile
     """
 
-    def __init__(self, capacity: int, checksums: bool = False, health: Health | None = None):
+    def __init__(
+        self,
+        capacity: int,
+        host_capacity: int = 0,
+        checksums: bool = False,
+        health: Health | None = None,
+    ):
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
         # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
-        segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
+        least = min(capacity, host_capacity or capacity)
+        segment_nbytes = min(max(least // 64, 2**16), 2**30) // 512 * 512
         self.arena = Arena(capacity, segment_nbytes)
         self.checksums = checksums
+        self.tiers = Tiers(self, host_capacity)
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -68,8 +80,9 @@ class DeviceTable:
         return self.entries / self.slots
 
     def clear(self) -> None:
-        """Removes every record; the capacity stays taken."""
+        """Removes every record; the device's capacity stays taken."""
         self.enter()
+        self.tiers.clear()
         self.arena.clear()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
         self.arena.fill()
@@ -83,6 +96,7 @@ class DeviceTable:
     def close(self) -> None:
         """Gives the memory back once the device is done; the table is of no use any more."""
         self.health.wait(self.enter(), "what was under way")
+        self.tiers.clear()
         self.arena.close()
         self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
 
@@ -149,15 +163,15 @@ class DeviceTable:
         """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
         self.enter()
         batch = Batch(keys, values)
-        if self.arena.segments:
+        if self.arena.segments and self.arena.segments[-1] is not self.tiers.target:
             batch.segments.append(self.arena.segments[-1])
         n, room = len(keys), batch.segments[-1].room if batch.segments else 0
         while True:
             batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
-            if batch.rows == n:
+            if batch.rows == n or (batch.rows and self._is_enough(batch)):
                 break
             record = record_bound(keys, values, batch.rows, batch.rows + 1)
-            segment = self._segment_for(record, now_ms, batch)
+            segment = self.segment_for(record, now_ms, batch.segments)
             if segment is None:
                 break
             batch.segments.append(segment)
@@ -188,8 +202,35 @@ class DeviceTable:
         expiry = 0 if expire_at_ms == NEVER else expire_at_ms
         self.has_expiry |= expiry > 0
         n, row = len(keys), 0
-        stop = max(0, min(n, batch.rows - batch.row))
-        stop = self._make_index_room(keys[:stop], now_ms, batch) if stop else 0
+        while row < n:
+            if batch.row == batch.rows and self.tiers.host.capacity:
+                self._begin_again(batch, keys[row:], values[row:], now_ms)
+            asked = row + max(0, min(n - row, batch.rows - batch.row))
+            if asked == row:
+                break
+            stop = row + self._make_index_room(keys[row:asked], now_ms, batch)
+            self._write(batch, keys, values, row, stop, expiry, now_ms, status, stream)
+            row = stop
+            if row < asked:
+                break
+        if row < n:
+            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
+            batch.row += n - row
+            batch.rows = 0
+
+    def _write(
+        self,
+        batch: Batch,
+        keys: Column,
+        values: Column,
+        row: int,
+        stop: int,
+        expiry: int,
+        now_ms: int,
+        status: Any,
+        stream: Any,
+    ) -> None:
+        """Stores rows up to `stop`, for which batch and index have room."""
         while row < stop:
             segment = batch.segments[batch.at]
             fitting = batch.rows_that_fit(stop - row, segment.room)
@@ -226,10 +267,27 @@ class DeviceTable:
             if not fixed or row + fitting == stop:
                 segment.used += self.read_report(stream) - bound
             row += fitting
-        if row < n:
-            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
-            batch.row += n - row
-            batch.rows = 0
+
+    def _is_enough(self, batch: Batch) -> bool:
+        """Whether a batch has set aside all that it may at once: the index may have to grow, and older records to leave."""
+        nbytes = sum(segment.nbytes for segment in batch.segments)
+        return self.tiers.host.capacity > 0 and nbytes > BATCH_SHARE * self.arena.capacity
+
+    def _begin_again(self, batch: Batch, keys: Column, values: Column, now_ms: int) -> None:
+        """Makes room for the next rows as for a batch of their own: what has been written may leave the device by then.
+
+        Of equal keys the last wins all the same; it is told UPDATED then, and the earlier one is not told of it.
+        """
+        if self.checksums:
+            seal(self, batch)
+        more = self.begin(keys, values, now_ms)
+        batch.segments, batch.begins, batch.edges, batch.at = (
+            more.segments,
+            more.begins,
+            more.edges,
+            0,
+        )
+        batch.rows += more.rows
 
     def end(self, batch: Batch) -> None:
         """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used."""
@@ -293,6 +351,8 @@ class DeviceTable:
             wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
         if wanted > self._index_room():
             compact(self, now_ms, keep=batch.segments)
+            while wanted > self._index_room() and self.tiers.demote(now_ms, batch.segments):
+                pass
             wanted = max(buckets, min(wanted, self._index_room()))
         if wanted > buckets or self._is_stale():
             self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
@@ -310,11 +370,13 @@ class DeviceTable:
         self.epoch += 1
         self.arena.reserved = memory.nbytes
 
-    def _segment_for(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
-        """Another segment with room for nbytes, after compaction if need be; None if that does not help."""
+    def segment_for(
+        self, nbytes: int, now_ms: int, keep: Container[Segment], *, promoting: bool = False
+    ) -> Segment | None:
+        """Another segment than `keep` with room for nbytes, after compaction and demotion if need be; None if no help."""
         arena = self.arena
         while True:
-            segment = arena.reopen(nbytes, batch.segments)
+            segment = arena.reopen(nbytes, keep)
             if segment is not None:
                 return segment
             # One segment's worth is kept back: compaction needs somewhere to copy to.
@@ -323,7 +385,9 @@ class DeviceTable:
                 >= max(nbytes + SLACK_NBYTES, arena.segment_nbytes) + arena.segment_nbytes
             ):
                 return arena.append(nbytes)
-            if not compact(self, now_ms, keep=batch.segments):
+            if not compact(self, now_ms, keep) and not self.tiers.demote(
+                now_ms, keep, promoting=promoting
+            ):
                 return None
 
     # ---- Launching
@@ -359,7 +423,7 @@ class DeviceTable:
     def _take_report(self) -> int:
         self._unread = False
         *counters, used = self.report.tolist()
-        entries, self.live_nbytes, longest, shortest_complement = counters
+        entries, self.live_nbytes, _, longest, shortest_complement = counters
         self.erased += max(0, self.entries - entries)
         self.entries = entries
         self.max_value_nbytes = longest

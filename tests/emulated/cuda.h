@@ -255,6 +255,7 @@ template <class T, class U> T atomicMax(T* p, U value) {
     return emulated_atomic(p, [=](T old) { return T(value) > old ? T(value) : old; });
 }
 template <class T, class U> T atomicExch(T* p, U value) { return emulated_atomic(p, [=](T) { return T(value); }); }
+template <class T, class U> T atomicAnd(T* p, U value) { return emulated_atomic(p, [=](T old) { return T(old & T(value)); }); }
 template <class T, class U> T atomicOr(T* p, U value) { return emulated_atomic(p, [=](T old) { return T(old | T(value)); }); }
 template <class T, class U, class V> T atomicCAS(T* p, U expected, V value) {
     return emulated_atomic(p, [=](T old) { return old == T(expected) ? T(value) : old; });

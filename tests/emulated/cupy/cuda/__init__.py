@@ -39,11 +39,15 @@ def alloc_pinned_memory(nbytes: int) -> memoryview:
 
 
 class PinnedMemory:
-    """Host memory of its own."""
+    """Host memory of its own; what becomes of a request can be decided by a test."""
 
-    def __init__(self, size: int):
-        self._host = np.full(size, 0xEF, np.uint8)
-        self.ptr, self.size = self._host.ctypes.data, size
+    def __init__(self, size: int, flags: int = 0):
+        self.host = Memory(size).host
+        self.ptr, self.size = self.host.ctypes.data, size
+
+
+def PinnedMemoryPointer(memory: PinnedMemory, offset: int) -> memoryview:  # noqa: N802 - CuPy's own name
+    return memory.host[offset:].data
 
 
 class Event:
