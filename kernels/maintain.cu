@@ -4,7 +4,7 @@
 // count_alive  records that have not expired
 // rehash       the records of one index into a larger, empty one; expired ones are left behind
 // census       live bytes per segment of the log: which segments are worth compacting
-// relocate     the live records of chosen segments to the tail of another segment
+// relocate     the live records of chosen segments to the tails of one or two others
 #include "emit.cuh"
 #include "probe.cuh"
 #include "counters.cuh"
@@ -103,13 +103,14 @@ extern "C" __global__ void __launch_bounds__(TILE) census(
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64* slots, u64 n, u64 now,
     const u64* starts, u64 segments, const u8* chosen,  // per segment: 1 if its records have to leave
-    u8* log,                                            // room for all of them
+    u8* log, u64 room,                                  // where they go: as many tiles as fit into `room` bytes,
+    u8* spill, u64* spilled,                            // and the others here, with room for all; their bytes, from zero
     u64* counters, u64* report,
     u64* work) {  // as for insert
     __shared__ u8* targets[TILE];
     __shared__ const u8* sources[TILE];
     __shared__ u32 lengths[TILE];
-    __shared__ u64 tile_start;
+    __shared__ u8* tile_target;
     __shared__ Changes changes;
     start(changes);
 
@@ -123,9 +124,13 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
         (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
     }
     u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
-    if (t == 0 && tile_nbytes) tile_start = atomicAdd(work, tile_nbytes);
+    if (t == 0 && tile_nbytes) {
+        // Once a tile does not fit, none that comes after it does: those that fit are the first ones, without gaps.
+        u64 at = atomicAdd(work, tile_nbytes);
+        tile_target = at + tile_nbytes <= room ? log + at : spill + atomicAdd(spilled, tile_nbytes);
+    }
     __syncthreads();
-    u8* to = log + tile_start + before;
+    u8* to = tile_target + before;
     targets[t] = to;
     sources[t] = record_of(slot);
     lengths[t] = nbytes;

@@ -17,7 +17,9 @@ import pyarrow as pa
 from ..columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column
 from ..errors import DeviceUnavailable
 from ..table import Status
+from . import usage
 from .device import Device
+from .maintenance import compact_step
 from .memory import Stage, download, on_device, pinned
 from .packed import INT32_MAX, Packed
 from .table import DeviceTable, rows_that_fit
@@ -194,26 +196,19 @@ class DeviceEngine:
             keys, np.bool_, lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out)
         )
 
+    def compact(self, now_ms: int) -> int:
+        with self._stream:
+            return compact_step(self.table, now_ms)
+
     def clear(self) -> None:
         with self._stream:
             self.table.clear()
 
     # ---- What it is
 
-    def memory(self) -> dict[str, int]:
-        table, arena = self.table, self.table.arena
+    def memory(self) -> dict[str, int | float]:
         buffers = self._stage.nbytes + self._key.nbytes
-        return {
-            "capacity": arena.capacity,
-            "used": arena.reserved + arena.nbytes_in_use,
-            "records": table.live_nbytes,
-            "index": arena.reserved,
-            "log": arena.nbytes_in_use,
-            "log_used": arena.used,
-            "log_segment": arena.segment_nbytes,
-            "pinned_buffers": buffers,
-            "pool": cupy.get_default_memory_pool().total_bytes(),
-        }
+        return {**usage.of_table(self.table), "pinned_buffers": buffers, **usage.of_pools()}
 
     def describe(self) -> dict[str, str]:
         return {"backend": "cuda", "device": Device.current().name}

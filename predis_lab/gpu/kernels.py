@@ -290,11 +290,17 @@ def relocate(
     starts: Any,
     chosen: Any,
     log: int,
+    room: int,
+    spill: int,
+    spilled: Any,
     counters: Any,
     report: Any,
     work: Any,
 ) -> None:
-    """Moves the live records of the chosen segments (uint8 (segments,)) to the address `log`."""
+    """Moves the live records of the chosen segments (uint8 (segments,)) to the address `log` while `room` bytes last there.
+
+    spill: where the others go, with room for all of them. spilled: uint64 (1,), zeroed; bytes that went there.
+    """
     n, segments = len(slots), len(starts)
     launch(
         "maintain",
@@ -307,6 +313,9 @@ def relocate(
         segments,
         address(chosen, "b1 u1", segments),
         log,
+        room,
+        spill,
+        address(spilled, "u8", 1),
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from ..errors import InvalidArgument
+from . import sizing
 
 _STAGE_NBYTES = 8 * 2**20
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
@@ -85,7 +86,7 @@ class Segment:
 
 @dataclass
 class Arena:
-    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes.
+    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes as the driver counts them.
 
     Segments are taken from the driver before they are needed: taking one costs as much as writing half of it.
     """
@@ -151,8 +152,12 @@ class Arena:
             self.free.pop()
         return self.left >= nbytes
 
+    def taken(self, nbytes: int) -> int:
+        """What the driver takes for an allocation of nbytes."""
+        return sizing.rounded(nbytes, sizing.granule(self.capacity))
+
     def _take(self, nbytes: int) -> Segment | None:
-        nbytes = -(-nbytes // 512) * 512
+        nbytes = self.taken(nbytes)
         if not self.make_left(nbytes):
             return None
         array = from_driver(nbytes)
@@ -165,17 +170,23 @@ class Arena:
         if segment.nbytes == self.segment_nbytes:
             self.free.append(segment)
 
-    def fill(self) -> None:
-        """Takes what is left of the capacity from the driver; raises InvalidArgument where the device lacks it."""
+    def fill(self) -> bool:
+        """Takes what is left of the capacity from the driver; False where the device lacks it."""
         while self.left >= self.segment_nbytes:
             segment = self._take(self.segment_nbytes)
             if segment is None:
-                free, total = runtime.memGetInfo()
-                raise InvalidArgument(
-                    f"a capacity of {self.capacity:,} bytes is not to be had: "
-                    f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
-                )
+                return False
             self.free.append(segment)
+        return True
+
+    def require(self) -> None:
+        """As `fill`; raises InvalidArgument where the device lacks it."""
+        if not self.fill():
+            free, total = runtime.memGetInfo()
+            raise InvalidArgument(
+                f"a capacity of {self.capacity:,} bytes is not to be had: "
+                f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
+            )
 
     def clear(self) -> None:
         """Takes every segment out of the log."""

@@ -8,7 +8,6 @@ stream it was made on.
 from __future__ import annotations
 
 import bisect
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +16,11 @@ import numpy as np
 
 from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
-from . import kernels, launching
-from .maintenance import compact, rehash
+from . import kernels, launching, sizing
+from .maintenance import Compactions, compact, compact_step, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
 from .packed import Packed
-
-SLOTS = 8  # per bucket
-BUCKET_NBYTES = 64
-MAX_LOAD = 0.8  # a fuller index grows before the next insert
-HARD_LOAD = 0.95  # an insert may fill it up to here
-MIN_BUCKETS = 1024
+from .sizing import BUCKET_NBYTES, HARD_LOAD, MIN_INDEX, SLOTS
 
 
 @dataclass
@@ -35,6 +29,7 @@ class Batch:
 
     segments: list[Segment] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)  # address of its first record in each segment
+    before: list[int] = field(default_factory=list)  # rows that have room in earlier segments
     at: int = 0  # the segment it is writing to
     row: int = 0  # its next row
     rows: int = 0  # as many have room, from the first on
@@ -56,9 +51,8 @@ class DeviceTable:
     """
 
     def __init__(self, capacity: int):
-        # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
-        segment_nbytes = min(max(capacity // 64, 2**16), 2**30) // 512 * 512
-        self.arena = Arena(capacity, segment_nbytes)
+        self.arena = Arena(capacity, sizing.segment_nbytes(capacity))
+        self.compactions = Compactions()
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -82,8 +76,8 @@ class DeviceTable:
         """Removes every record; the capacity stays taken."""
         self.enter()
         self.arena.clear()
-        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
-        self.arena.fill()
+        self.set_index(from_driver(self.arena.taken(MIN_INDEX)), MIN_INDEX)
+        self.arena.require()
         self.counters.fill(0)
         self.entries = self.erased = self.live_nbytes = self.max_value_nbytes = 0
         self.stuck_nbytes = 0  # dead, but not worth moving when compaction last looked
@@ -95,7 +89,7 @@ class DeviceTable:
         """Gives the memory back once the device is done; the table is of no use any more."""
         self.enter().synchronize()
         self.arena.close()
-        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
+        self.set_index(from_driver(MIN_INDEX), MIN_INDEX)
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
@@ -154,6 +148,7 @@ class DeviceTable:
         batch = Batch()
         if self.arena.segments:
             batch.segments.append(self.arena.segments[-1])
+            batch.before.append(0)
         n, room = len(keys), batch.segments[-1].room if batch.segments else 0
         while True:
             batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
@@ -164,6 +159,7 @@ class DeviceTable:
             if segment is None:
                 break
             batch.segments.append(segment)
+            batch.before.append(batch.rows)
             room = segment.room
         batch.begins = [segment.address + segment.used for segment in batch.segments]
         if len(batch.segments) > 1:
@@ -193,6 +189,7 @@ class DeviceTable:
         n, row = len(keys), 0
         stop = max(0, min(n, batch.rows - batch.row))
         stop = self._make_index_room(keys[:stop], now_ms, batch) if stop else 0
+        stop = min(stop, batch.rows - batch.row)
         while row < stop:
             segment = batch.segments[batch.at]
             fitting = rows_that_fit(keys, values, row, stop, segment.room)
@@ -259,7 +256,7 @@ class DeviceTable:
     def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
         """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
         n, used = len(keys), self.entries
-        crowded = used > MAX_LOAD * self.slots or self._is_stale()
+        crowded = self._buckets_wanted(used) > self.slots // SLOTS or self._is_stale()
         if not crowded and used + n <= HARD_LOAD * self.slots:
             return n
         present = on_device(n, np.bool_)
@@ -277,31 +274,45 @@ class DeviceTable:
         """Whether as many records are gone as there are slots: buckets they went past still send searches on."""
         return self.erased > self.slots
 
+    def _buckets_wanted(self, records: int) -> int:
+        """Buckets that the index should have for so many records, given what the capacity holds of their mean size."""
+        most = float("inf")
+        if self.entries:
+            room = self.arena.capacity - self.arena.segment_nbytes
+            most = sizing.records_at_most(room, self.live_nbytes / self.entries)
+        return sizing.index_buckets(self.slots // SLOTS, records, most)
+
     def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
-        """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
-        buckets = self.slots // SLOTS
-        wanted = buckets
-        if records > MAX_LOAD * self.slots:
-            # At least double, lest small batches rehash again and again.
-            wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
+        """Rehashes into an index for `records`, or the largest that the capacity allows."""
+        buckets, wanted = self.slots // SLOTS, self._buckets_wanted(records)
         if wanted > self._index_room():
-            compact(self, now_ms, keep=batch.segments)
+            compact(self, now_ms, batch.segments, until=lambda: wanted <= self._index_room())
+            while wanted > self._index_room() and self._shorten(batch):
+                pass
             wanted = max(buckets, min(wanted, self._index_room()))
         if wanted > buckets or self._is_stale():
-            self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
             rehash(self, wanted * BUCKET_NBYTES, now_ms)
+
+    def _shorten(self, batch: Batch) -> bool:
+        """Gives the last segment set aside for a batch back; False where it is in use, or the batch has come there."""
+        if len(batch.segments) <= batch.at + 1 or batch.segments[-1].used:
+            return False
+        self.arena.release(batch.segments.pop())
+        batch.rows = batch.before.pop()
+        return True
 
     def _index_room(self) -> int:
         """Buckets that the index may have, one segment kept back for compaction."""
         arena = self.arena
-        return (arena.available + self.index.nbytes - arena.segment_nbytes) // BUCKET_NBYTES
+        room = arena.available + arena.reserved - arena.segment_nbytes
+        return room // arena.taken(1) * arena.taken(1) // BUCKET_NBYTES
 
-    def set_index(self, memory: cupy.ndarray) -> None:
-        """Takes another piece of memory for the index, and empties it."""
-        memory.data.memset_async(0, memory.nbytes)
-        self.index = memory.view(np.uint64)
+    def set_index(self, memory: cupy.ndarray, nbytes: int) -> None:
+        """Takes the first nbytes of another piece of memory for the index, and empties them."""
+        memory.data.memset_async(0, nbytes)
+        self.index = memory[:nbytes].view(np.uint64)
         self.epoch += 1
-        self.arena.reserved = memory.nbytes
+        self.arena.reserved = self.arena.taken(nbytes)
 
     def _segment_for(self, nbytes: int, now_ms: int, batch: Batch) -> Segment | None:
         """Another segment with room for nbytes, after compaction if need be; None if that does not help."""
@@ -316,7 +327,7 @@ class DeviceTable:
                 >= max(nbytes + SLACK_NBYTES, arena.segment_nbytes) + arena.segment_nbytes
             ):
                 return arena.append(nbytes)
-            if not compact(self, now_ms, keep=batch.segments):
+            if not compact_step(self, now_ms, batch.segments, pressed=True):
                 return None
 
     # ---- Launching

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,13 @@ import numpy as np
 from . import compiler, driver, nvrtc, runtime
 
 _ALIGNMENT = 512  # the driver's
+_PAGE = 2**21  # as well
 _local = threading.local()
+memory = SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {}))
+
+
+def _give_back(nbytes: int) -> None:
+    runtime.taken -= nbytes
 
 
 class Memory:
@@ -23,6 +31,10 @@ class Memory:
         buffer[: 2**20] = 0xAB
         start = -buffer.ctypes.data % _ALIGNMENT
         self.host = buffer[start : start + nbytes]
+        # Arrays outlive what they came from here; the bytes are taken as long as one of them lives.
+        pages = -(-nbytes // _PAGE) * _PAGE if nbytes > _PAGE // 2 else nbytes
+        runtime.taken += pages
+        weakref.finalize(buffer, _give_back, pages)
 
 
 class MemoryPointer:
@@ -110,16 +122,52 @@ def get_current_stream() -> Stream:
     return getattr(_local, "stream", _null)
 
 
-class _Pool:
-    def total_bytes(self) -> int:
+class MemoryPool:
+    """Hands out memory of its own, and keeps nothing of what comes back."""
+
+    def __init__(self) -> None:
+        self._used, self._limit = 0, 0
+
+    def malloc(self, nbytes: int) -> MemoryPointer:
+        rounded = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        if self._limit and self._used + rounded > self._limit:
+            raise memory.OutOfMemoryError(f"{nbytes} bytes")
+        pointer = MemoryPointer(Memory(rounded), 0)
+        self._used += rounded
+        weakref.finalize(pointer, self._give_back, rounded)
+        return pointer
+
+    def _give_back(self, nbytes: int) -> None:
+        self._used -= nbytes
+
+    def used_bytes(self) -> int:
+        return self._used
+
+    total_bytes = used_bytes
+
+    def n_free_blocks(self) -> int:
         return 0
+
+    def set_limit(self, size: int = 0) -> None:
+        self._limit = size
 
     def free_all_blocks(self) -> None:
         pass
 
 
-def memory_pool() -> _Pool:
-    return _Pool()
+class MemoryAsyncPool(MemoryPool):
+    """The same here; on a device it is the driver's."""
+
+
+_device_pool, _host_pool = MemoryPool(), MemoryPool()
+
+
+def memory_pool() -> MemoryPool:
+    return _device_pool
+
+
+def pinned_memory_pool() -> MemoryPool:
+    return _host_pool
 
 
 __all__ = ["compiler", "driver", "nvrtc", "runtime"]
