@@ -25,6 +25,7 @@ MODULES = (
     "test_modules",
     "test_kernel_samples",
     "test_counted",
+    "test_memory",
 )
 TOO_MUCH = ("million", "many_records", "64_mib", "callers_stream")  # for one thread at a time
 
