@@ -153,11 +153,11 @@ def reader_latencies(
     generator = np.random.default_rng(seed)
     latencies: dict[str, list[float]] = {"quiet": [], "compacting": []}
     with Predis(capacity, backend="cuda") as cache:
-        records = 0.7 * capacity // (value_nbytes + 64)
+        records = int(0.7 * capacity) // (value_nbytes + 64)
         numbers = np.arange(records, dtype=np.uint64)
         _store(cache, numbers, value_nbytes)
-        kept = cupy.asnumpy(keys(cupy.asarray(numbers[::2])).data).reshape(-1, KEY_NBYTES)
-        names = [row.tobytes() for row in kept[generator.integers(0, len(kept), 256)]]
+        kept = cupy.asarray(generator.choice(numbers[::2], 256))
+        names = [row.tobytes() for row in cupy.asnumpy(keys(kept).data).reshape(-1, KEY_NBYTES)]
         _timed(cache, names, itertools.repeat(True, 256))  # the first ones compile
         for _ in range(rounds):
             cache.erase(keys(cupy.asarray(numbers[1::2])))

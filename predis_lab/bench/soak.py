@@ -26,8 +26,7 @@ TURN_MS = 20  # by which a turn moves the clock on
 LONGEST_TTL_MS = 400 * TURN_MS
 CHECKED = 64  # keys a lookup
 READINGS = 200
-# Of all turns; what is left looks keys up.
-SHARES = {"insert": 0.65, "erase": 0.1, "expire": 0.1}
+SHARES = {"insert": 0.5, "erase": 0.1, "expire": 0.1}  # of all turns; what is left looks keys up
 
 
 class Oracle:
@@ -135,20 +134,26 @@ class Soak:
         self.oracle = Oracle(n, largest, self.generator)
         self.on_device, self.now_ms, self.seen = backend == "cuda", 1, Soaked()
 
+    def fill(self) -> None:
+        """Inserts keys that are not there until as much is live as is to be, or time after time nothing finds room."""
+        refused = 0
+        while not self._is_full() and refused < 20:
+            before = self.seen.failures
+            self.insert(self._absent())
+            refused += self.seen.failures - before == self.batch
+
     def turn(self) -> None:
-        """An insert, an erase, an expiry, or lookups that are checked."""
+        """An insert, an erase, an expiry, or lookups that are checked; then what it takes to be full again."""
         self.now_ms += TURN_MS
         self.seen.turns += 1
-        drawn = self.generator.random()
-        for verb, share in SHARES.items():
-            if drawn < share:
-                return getattr(self, verb)()
-            drawn -= share
-        self.look_up()
+        verbs, shares = [self.insert, self.erase, self.expire, self.look_up], list(SHARES.values())
+        verbs[int(np.searchsorted(np.cumsum(shares), self.generator.random()))]()
+        self.fill()
 
-    def insert(self) -> None:
+    def insert(self, numbers: np.ndarray | None = None) -> None:
         """A batch of new sizes for random keys, a quarter of the batches to expire; what they need is made free first."""
-        oracle, numbers = self.oracle, self._numbers(self.batch)
+        oracle = self.oracle
+        numbers = self._numbers(self.batch) if numbers is None else numbers
         draws = self.generator.uniform(
             np.log(self.smallest), np.log(self.largest + 1), len(numbers)
         )
@@ -197,19 +202,17 @@ class Soak:
     def read(self, elapsed: float, device: int) -> None:
         """Takes a reading."""
         memory = self.table.memory()
-        live = self.oracle.live_nbytes(self.now_ms)
-        index = memory.get("index", 0)
         self.seen.readings.append(
             {
                 "elapsed": elapsed,
-                "live": live,
+                "live": self.oracle.live_nbytes(self.now_ms),
                 "log_used": memory.get("log_used", memory["used"]),
-                "index": index,
+                "index": memory.get("index", 0),
                 "device": device,
                 "pool": memory.get("pool", 0),
                 "compactions": memory.get("compactions_count", 0),
                 "failures": self.seen.failures,
-                "full": live + index >= 0.9 * self.full,
+                "full": self._is_full(),
             }
         )
 
@@ -229,8 +232,16 @@ class Soak:
         self.table.close()
         return self.seen
 
+    def _is_full(self) -> bool:
+        index = self.table.memory().get("index", 0)
+        return self.oracle.live_nbytes(self.now_ms) + index >= 0.95 * self.full
+
     def _numbers(self, n: int) -> np.ndarray:
         return self.generator.choice(len(self.oracle.sizes), n, replace=False)
+
+    def _absent(self) -> np.ndarray:
+        absent = np.flatnonzero(~self.oracle.alive(self.now_ms))
+        return self.generator.choice(absent, min(self.batch, len(absent)), replace=False)
 
     def _make_room(self, nbytes: int) -> None:
         """Erases random records until, index included, there are nbytes below what counts as full."""
@@ -272,7 +283,7 @@ def soak(
     backend: str = "cuda",
     progress: Callable[[float], object] = lambda _: None,
 ) -> Soaked:
-    """Keeps a cache at a share of its capacity, live records and index together, for some seconds.
+    """Fills a cache to a share of its capacity, live records and index together, and keeps it there for some seconds.
 
     smallest, largest:  bytes of a value; every order of magnitude is as likely as the next
     batch:              records an insert: their bytes must fit between `full` and the capacity
@@ -281,8 +292,9 @@ def soak(
     """
     taken = _taken if backend == "cuda" else lambda: 0
     base = taken()
-    work, began = Soak(capacity, full, smallest, largest, batch, seed, backend), time.monotonic()
-    read, told = -1.0, 0.0
+    work = Soak(capacity, full, smallest, largest, batch, seed, backend)
+    work.fill()
+    began, read, told = time.monotonic(), -1.0, 0.0
     while (elapsed := time.monotonic() - began) < seconds:
         work.turn()
         if elapsed - read >= seconds / READINGS:
