@@ -2,7 +2,8 @@
 //
 // Record   16-byte header, key, value, padded to 16 bytes; begins at a multiple of 16.
 //            bytes 0-3    value length
-//            bytes 4-7    row in the batch that wrote it: among equal keys of one batch the highest row wins
+//            bytes 4-7    row in the batch that wrote it: among equal keys of one batch the highest row wins; after the
+//                         batch nobody asks, and a table with checksums keeps the record's there
 //            bytes 8-13   expiry, ms since the epoch, 0 = never
 //            bytes 14-15  key length
 // Index    64-byte buckets of eight 64-bit slots: a 16-bit fingerprint, two flags, and the record's address / 16. That is

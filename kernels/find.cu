@@ -40,8 +40,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     emit(rows, out, states, tile, n, rows_per_thread);
 }
 
-template <bool AHEAD>
-__device__ __forceinline__ void find_dense(
+extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,  // fixed width, a multiple of 16, aligned
     u64* index, u64 buckets, u64 now,
     u64 width,            // bytes of every value, a multiple of 16; a value of another length counts as missing
@@ -56,7 +55,7 @@ __device__ __forceinline__ void find_dense(
     if (first >= n) return;
     {
         Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
-        probe<AHEAD>(mine, nullptr, hash(key), i < n, index, buckets);
+        probe(mine, nullptr, hash(key), i < n, index, buckets);
     }
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
     if (i < n) store_offset(out, i, i * width);
@@ -105,26 +104,19 @@ __device__ __forceinline__ void find_dense(
         search(mine.match[lane], nullptr, (const u8*)(keys + lane * key_pieces), key_stride, index, buckets);
         u64 seen = mine.match[lane].seen;
         found = seen && alive(load_header(record_of(seen)), now);
+        if (!found) mine.match[lane].seen = 0;
+    }
+    __syncwarp();
+    for (; wrong; wrong &= wrong - 1) {
+        u32 row = __ffs(wrong) - 1;
+        u64 seen = mine.match[row].seen;
         const uint4* from = (const uint4*)record_of(seen) + head;
-        for (u32 p = 0; p < value_pieces; ++p) to[(u64)lane * value_pieces + p] = found ? __ldcg(from + p) : uint4{};
+        for (u32 p = lane; p < value_pieces; p += 32) {
+            to[(u64)row * value_pieces + p] = seen ? __ldcg(from + p) : uint4{};
+        }
     }
     u32 present = __ballot_sync(ALL, found);
     if (lane == 0) validity[i / 32] = present;
-}
-
-extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
-    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n, u64* index, u64 buckets, u64 now, u64 width,
-    u8* values, void* value_offsets, u64 wide, u32* validity) {
-    find_dense<false>(
-        key_data, key_offsets, key_stride, n, index, buckets, now, width, values, value_offsets, wide, validity);
-}
-
-// For launches that do not fill the device: they take as long as one search.
-extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense_ahead(
-    const u8* key_data, const void* key_offsets, u64 key_stride, u64 n, u64* index, u64 buckets, u64 now, u64 width,
-    u8* values, void* value_offsets, u64 wide, u32* validity) {
-    find_dense<true>(
-        key_data, key_offsets, key_stride, n, index, buckets, now, width, values, value_offsets, wide, validity);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(

@@ -58,14 +58,10 @@ __device__ __forceinline__ u32 inspect(
 }
 
 // Fills match for every lane, and unless it is null vacant; `wanted`: whether the lane has a key. The whole warp calls.
-// AHEAD: reads the bucket after the home bucket along with it, wanted or not. Where few keys are under way, a search is as
-// long as the reads that wait for one another, and memory has room for more of them. Not with `vacant`.
-template <bool AHEAD = false>
 __device__ __forceinline__ void probe(
     Probes& probes, Spot* vacant, u64 h, bool wanted, u64* index, u64 buckets) {
     u32 lane = threadIdx.x % 32, place = lane / LANES_PER_BUCKET, slot = lane % LANES_PER_BUCKET * 2;
     u32 bucket = home(h, buckets), stride = stride_of(h, buckets), tag = tag_of(h);
-    u32 second = next_bucket(bucket, stride, 0, buckets);
     __syncwarp();  // earlier results have been read
     probes.match[lane] = {};
     if (vacant) vacant[lane] = {};
@@ -74,33 +70,23 @@ __device__ __forceinline__ void probe(
     bool searching = false, marked = false;
 #pragma unroll
     for (u32 round = 0; round < LANES_PER_BUCKET; round += ROUNDS_AT_ONCE) {
-        ulonglong2 slots[ROUNDS_AT_ONCE], more[ROUNDS_AT_ONCE];
+        ulonglong2 slots[ROUNDS_AT_ONCE];
 #pragma unroll
         for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64 at = (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
-            slots[f] = more[f] = {EMPTY, EMPTY};
+            slots[f] = {EMPTY, EMPTY};
             if (asked >> asker & 1) slots[f] = __ldcg((const ulonglong2*)(index + at));
-            if (!AHEAD) continue;
-            at = (u64)__shfl_sync(ALL, second, asker) * SLOTS + slot;
-            if (asked >> asker & 1) more[f] = __ldcg((const ulonglong2*)(index + at));
         }
 #pragma unroll
         for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64* at = index + (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
-            u32 tag_asked = __shfl_sync(ALL, tag, asker);
-            u32 on = inspect(probes, vacant, marked, asker, tag_asked, at, slots[f], asked >> asker & 1);
-            if (AHEAD) {
-                at = index + (u64)__shfl_sync(ALL, second, asker) * SLOTS + slot;
-                bool active = on >> place * LANES_PER_BUCKET & 1;
-                on = inspect(probes, vacant, marked, asker, tag_asked, at, more[f], active);
-            }
+            u32 on = inspect(probes, vacant, marked, asker, __shfl_sync(ALL, tag, asker), at, slots[f], asked >> asker & 1);
             if (lane / BUCKETS_AT_ONCE == round + f) searching = on >> lane % BUCKETS_AT_ONCE * LANES_PER_BUCKET & 1;
         }
     }
-    if (AHEAD) bucket = second;
-    for (u64 done = AHEAD; done < buckets + HOPS; ++done) {
+    for (u64 done = 0; done < buckets + HOPS; ++done) {
         u32 pending = __ballot_sync(ALL, searching), count = __popc(pending);
         if (!pending) break;
         bucket = next_bucket(bucket, stride, done, buckets);
@@ -125,34 +111,40 @@ __device__ __forceinline__ void probe(
     __syncwarp();
 }
 
-// One key by one lane, slot by slot and byte by byte: for the few that need it, so it must not cost registers. The slot
-// that holds the key's record, seen 0 if none does; and with `vacant` the first of the search that can be claimed.
+// One key by one lane, for the few that need it: the slot that holds the key's record, seen 0 if none does; and with
+// `vacant` the first of the search that can be claimed. A small batch waits for it, so reads go side by side.
 __device__ __forceinline__ void search(
-    Spot& match, Spot* vacant, const u8* key, u64 key_nbytes, u64* index, u64 buckets) {
-    u64 h = hash(load_key({key, nullptr, key_nbytes}, 0));
+    Spot& match, Spot* vacant, const u8* bytes, u64 key_nbytes, u64* index, u64 buckets) {
+    Key key = load_key({bytes, nullptr, key_nbytes}, 0);
+    u64 h = hash(key);
     u32 bucket = home(h, buckets), tag = tag_of(h);
     match = {};
     if (vacant) *vacant = {};
     for (u64 done = 0; done < buckets + HOPS; ++done) {
         u64* at = index + (u64)bucket * SLOTS;
-        u64 slot = EMPTY;
-        for (u32 i = 0; i < SLOTS; ++i, ++at) {
-            slot = __ldcg(at);
-            if (vacant && !is_record(slot) && !vacant->at) *vacant = {at, slot};
-            if (slot >> 48 != tag) continue;
-            const u8* stored = record_of(slot) + HEADER;
-            u32 same = 0;
-            if (load_header(record_of(slot)).key_nbytes == key_nbytes) {
-                while (same < key_nbytes && __ldcg(stored + same) == key[same]) ++same;
-            }
-            if (same == key_nbytes) {
-                match = {at, slot};
+        // The upper halves tell all but the address: the fingerprint, 0 in a slot without a record, and GOES_ON.
+        u32 upper[SLOTS], alike = 0;
+#pragma unroll
+        for (u32 i = 0; i < SLOTS; ++i) upper[i] = __ldcg((const u32*)(at + i) + 1);
+#pragma unroll
+        for (u32 i = 0; i < SLOTS; ++i) {
+            if (upper[i] >> 16 == tag) alike |= 1u << i;
+            if (vacant && !(upper[i] >> 16) && !vacant->at) *vacant = {at + i, (u64)upper[i] << 32};
+        }
+        for (; alike; alike &= alike - 1) {
+            u64* candidate = at + __ffs(alike) - 1;
+            u64 slot = __ldcg(candidate);
+            if (slot >> 48 != tag) continue;  // erased since
+            const ulonglong2* record = (const ulonglong2*)record_of(slot);
+            ulonglong2 header = __ldcg(record), start = __ldcg(record + 1);
+            if (header.y >> 48 == key_nbytes && same_start(key, start) && same_rest(key, (const u8*)record)) {
+                match = {candidate, slot};
                 return;
             }
         }
-        if (!(slot & GOES_ON)) {
+        if (!((u64)upper[SLOTS - 1] << 32 & GOES_ON)) {
             if (!vacant || vacant->at) return;
-            go_past(at - 1);
+            go_past(at + SLOTS - 1);
             __threadfence();
         }
         bucket = next_bucket(bucket, stride_of(h, buckets), done, buckets);

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column, utf8
@@ -99,6 +101,23 @@ def collect_names(keys: Any, args: tuple) -> list:
     if isinstance(keys, (bytes, str, bytearray, memoryview)) or not isinstance(keys, Iterable):
         return [keys, *args]
     return [*keys, *args]
+
+
+def row_layout(dtype: Any, shape: Any) -> tuple[np.dtype | None, int]:
+    """The dtype of one number, None where none is asked for, and the bytes of an array of that shape."""
+    if dtype is None:
+        if shape != ():
+            raise InvalidArgument("a shape needs a dtype")
+        return None, 0
+    try:
+        number = np.dtype(dtype)
+    except TypeError as error:
+        raise InvalidArgument(f"a dtype of numbers is needed, not {dtype!r}") from error
+    if number.hasobject or not number.itemsize:
+        raise InvalidArgument(f"a dtype of numbers is needed, not {number}")
+    if not isinstance(shape, tuple) or not all(isinstance(d, int) and d > 0 for d in shape):
+        raise InvalidArgument(f"a shape is a tuple of positive integers, not {shape!r}")
+    return number, number.itemsize * math.prod(shape)
 
 
 def scan_count(count: Any) -> int:

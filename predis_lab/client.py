@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from .arguments import (
     checked_expiry,
@@ -21,19 +19,22 @@ from .arguments import (
     expiry,
     milliseconds,
     parse_capacity,
+    row_layout,
     scan_count,
 )
-from .columns import Column, check_keys, check_values
+from .columns import Column, check_keys, check_values, dense_rows
 from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
 from .glob import compile_glob
-from .table import ABSENT, NEVER, NO_BYTES, HostTable, InsertReport, Table
+from .table import ABSENT, NEVER, NO_BYTES, CheckedHostTable, HostTable, InsertReport, Table
 
 # Seconds between two steps of `compact`: a lock that is taken again at once goes to whoever gave it back.
 BREATH_SECONDS = 1e-4
 SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
 
 
-def make_table(capacity_nbytes: int, backend: str) -> Table:
+def make_table(
+    capacity_nbytes: int, backend: str, checksums: bool = False, timeout_s: float = 60
+) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
         raise InvalidArgument(f'backend is "auto", "host" or "cuda", not {backend!r}')
@@ -41,14 +42,14 @@ def make_table(capacity_nbytes: int, backend: str) -> Table:
         try:
             from .gpu.engine import DeviceEngine
 
-            return DeviceEngine(capacity_nbytes)
+            return DeviceEngine(capacity_nbytes, checksums, timeout_s)
         except ImportError as error:
             if backend == "cuda":
                 raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
         except DeviceUnavailable:
             if backend == "cuda":
                 raise
-    return HostTable(capacity_nbytes)
+    return CheckedHostTable(capacity_nbytes) if checksums else HostTable(capacity_nbytes)
 
 
 def now_ms() -> int:
@@ -72,38 +73,71 @@ class Predis:
     capacity:          bytes for records and index, or text such as "8GiB" or "500MB"; a device's are taken at once
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
+    checksums:         each record carries one, and is checked before `find`, `get` or `mget` returns it; see `verify`
+
+    timeout_s:         how long a step on the device may take before DeviceTimeout is raised
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
-    `predis_lab.errors` before anything is stored. Any thread may call any verb.
+    `predis_lab.errors` before anything is stored. Any thread may call any verb; of a batch of many megabytes each
+    record is read or stored at one moment, not all at the same one.
     """
 
     def __init__(
-        self, capacity: int | str = "1GiB", *, backend: str = "auto", decode_responses: bool = False
+        self,
+        capacity: int | str = "1GiB",
+        *,
+        backend: str = "auto",
+        decode_responses: bool = False,
+        checksums: bool = False,
+        timeout_s: float = 60,
     ):
-        self._table: Table = make_table(parse_capacity(capacity), backend)
+        if not timeout_s > 0:
+            raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
+        nbytes = parse_capacity(capacity)
+        self._table: Table = make_table(nbytes, backend, checksums, timeout_s)
         self._decode = decode_responses
-        self._lock = threading.RLock()
+        self._lock = self._table.lock
         self._closed = False
         self._started = time.monotonic()
         self._commands = self._hits = self._misses = 0
 
     # ---- Columns
 
-    def find(self, keys: Any) -> pa.Array | Column:
+    def find(
+        self, keys: Any, *, device: bool = False, dtype: Any = None, shape: tuple[int, ...] = ()
+    ) -> Any:
         """The values in the order of the keys; null where a key is absent or has expired.
 
         keys:     any column of byte strings, see `Column.of`; duplicates are allowed
-        returns:  an Arrow binary array of n rows; for keys on the device a Column there, on the current stream
-        raises:   InvalidKey, UnsupportedType, CacheClosed
+        device:   leave the values on the device, as for keys that lie there, on the current stream; hits are not counted
+        dtype:    of one number: values are arrays of `shape`, as `insert` takes them
+        returns:  an Arrow binary array of n rows; on the device a Column. With dtype (rows, found): an array
+                  (n, *shape), NumPy's or on the device CuPy's, zeros where found, bool (n,), says that there is no value
+                  of that size
+        raises:   InvalidKey, InvalidArgument, UnsupportedType, CorruptRecord, CacheClosed, DeviceTimeout, DeviceFailed
+
+        >>> cache = Predis("64MiB", backend="host")
+        >>> _ = cache.insert([b"a"], np.array([[1.5, 2.5]], "f4"))
+        >>> cache.find([b"a", b"b"], dtype="f4", shape=(2,))[0].tolist()
+        [[1.5, 2.5], [0.0, 0.0]]
         """
         column = check_keys(Column.of(keys))
+        number, width = row_layout(dtype, shape)
+        device |= column.on_device
         with self._open() as table:
-            found = table.find(column, now_ms())
-            if found.on_device:
-                return found
-            values = found.to_arrow()
+            now = now_ms()
+            if device and number is not None:
+                rows, found = table.find_rows(column, width, now)
+                return rows.view(number).reshape(len(column), *shape), found
+            if device:
+                return table.find_on_device(column, now)
+            answer = table.find(column, now)
+            values = answer.to_arrow()
             self._count_hits(len(values) - values.null_count, len(values))
-        return values
+        if number is None:
+            return values
+        rows, found = dense_rows(np, Column.of(values), width)
+        return rows.view(number).reshape(len(column), *shape), found
 
     def insert(
         self,
@@ -139,6 +173,14 @@ class Predis:
         column = check_keys(Column.of(keys))
         with self._open() as table:
             return table.contains(column, now_ms())
+
+    def verify(self) -> int:
+        """How many records no longer match their checksums: 0 in a sound cache.
+
+        raises:   InvalidArgument where the cache was not made with checksums=True, CacheClosed
+        """
+        with self._open() as table:
+            return table.verify()
 
     # ---- Redis: values
 
@@ -311,7 +353,7 @@ class Predis:
                     yield self._answer(key)
 
     def info(self, section: str | None = None) -> dict[str, Any]:
-        """Facts under Redis's names where it has one; sections server, memory, stats, keyspace."""
+        """Facts under Redis's names where it has one; sections server, memory, stats, transfers, keyspace."""
         from . import __version__
 
         with self._open() as table:
@@ -335,6 +377,7 @@ class Predis:
                     "keyspace_hits": self._hits,
                     "keyspace_misses": self._misses,
                 },
+                "transfers": table.transfers(),
                 "keyspace": {"db0": {"keys": keys}} if keys else {},
             }
         if section is None:

@@ -17,6 +17,7 @@ from .errors import InvalidKey, InvalidValue, UnsupportedType
 
 MAX_KEY_NBYTES = 2**16 - 1
 MAX_VALUE_NBYTES = 64 * 2**20
+_CACHED_ROWS = 2**16  # whose offsets stay in a core's cache between two passes over them
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,12 @@ class Column:
             return 0, 0
         if self.offsets is None:
             return self.width, self.width
-        lengths = self.offsets[1:] - self.offsets[:-1]
-        return int(lengths.min()), int(lengths.max())
+        low, high, step = 2**63, 0, self.length if self.on_device else _CACHED_ROWS
+        for start in range(0, self.length, step):
+            part = self.offsets[start : start + step + 1]
+            lengths = part[1:] - part[:-1]
+            low, high = min(low, int(lengths.min())), max(high, int(lengths.max()))
+        return low, high
 
     def to_arrow(self) -> pa.Array:
         """The rows as an Arrow array over the same host memory; fixed-size, binary or large binary."""
@@ -149,6 +154,26 @@ class Column:
         )
 
 
+def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tuple[Any, Any]:
+    """The rows of `width` bytes as uint8 (n, width), zeros elsewhere, and which they are, bool (n,).
+
+    xp: numpy or cupy, as the column lies. column: with offsets. full: its rows are known to have that width, all of
+    them; a device then has nothing to look for.
+    """
+    n, data, offsets = len(column), column.data, column.offsets
+    if column.validity is None:
+        found = xp.ones(n, np.bool_)
+    else:
+        found = xp.unpackbits(column.validity, bitorder="little")[:n].view(np.bool_)
+    if full:
+        return data[: n * width].reshape(n, width), found
+    found &= offsets[1:] - offsets[:-1] == width
+    if not len(data) or not width:
+        return xp.zeros((n, width), np.uint8), found
+    places = offsets[:-1].astype(np.int64)[:, None] + xp.arange(width)[None, :]
+    return data[xp.minimum(places, len(data) - 1)] * found[:, None], found
+
+
 def check_keys(keys: Column) -> Column:
     """The column, without a bitmap, if every key has 1 byte to 64 KiB - 1; raises InvalidKey otherwise."""
     null = _first_null(keys)
@@ -158,7 +183,7 @@ def check_keys(keys: Column) -> Column:
     if keys.length and (low < 1 or high > MAX_KEY_NBYTES):
         given = low if low < 1 else high
         raise InvalidKey(f"a key of {given} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes")
-    return keys if keys.validity is None else replace(keys, validity=None)
+    return _plain(keys, low, high)
 
 
 def check_values(values: Column, keys: Column) -> Column:
@@ -171,7 +196,16 @@ def check_values(values: Column, keys: Column) -> Column:
     null = _first_null(values)
     if null is not None:
         raise InvalidValue(f"row {null} of the values is null: erase the key instead")
-    return values if values.validity is None else replace(values, validity=None)
+    # On the device the lengths would have to be waited for.
+    return _plain(values, *((0, 1) if values.on_device else values.lengths_range()))
+
+
+def _plain(column: Column, low: int, high: int) -> Column:
+    """The rows without a bitmap, and without offsets where they all have one length: such are moved as whole pieces."""
+    if column.offsets is None or low != high or not column.length:
+        return column if column.validity is None else replace(column, validity=None)
+    start, stop = column.span
+    return Column(column.data[start:stop], None, low, column.length)
 
 
 def _first_null(column: Column) -> int | None:

@@ -33,5 +33,29 @@ class CacheFull(PredisError, MemoryError):
         self.status = status
 
 
+class CorruptRecord(PredisError):
+    """Records that are no longer what was stored; `rows` of those asked for, `key` that of the first."""
+
+    def __init__(self, rows: int, key: bytes):
+        super().__init__(rows, key)
+        self.rows, self.key = rows, key
+
+    def __str__(self) -> str:
+        others = f", nor do {self.rows - 1} more" if self.rows > 1 else ""
+        return f"the record of key {self.key[:64]!r} does not match its checksum{others}"
+
+
 class DeviceUnavailable(PredisError, RuntimeError):
     """`backend="cuda"` where no CUDA device answers, or CuPy is not installed."""
+
+
+class PinnedMemoryUnavailable(PredisError, MemoryError):
+    """Host memory that can't be page-locked where a kernel has to reach it."""
+
+
+class DeviceTimeout(PredisError, TimeoutError):
+    """Work on the device that has not ended in time; the message names the step. What was stored before stays whole."""
+
+
+class DeviceFailed(PredisError, RuntimeError):
+    """An allocation, a copy or a launch that the device or its driver refused; the message names the step."""

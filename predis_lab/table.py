@@ -1,21 +1,23 @@
 """The Table protocol, and HostTable: the reference implementation, and the fallback without a GPU.
 
 A table speaks in Columns and milliseconds since the epoch. It trusts its caller: keys and values have been
-checked (`columns.check_keys`, `check_values`), and calls come one at a time (the client holds a lock).
+checked (`columns.check_keys`, `check_values`), and calls are made with its lock held.
 """
 
 from __future__ import annotations
 
+import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from .columns import MAX_VALUE_NBYTES, Column
-from .errors import CacheFull, InvalidValue, UnsupportedType
+from .errors import CacheFull, CorruptRecord, InvalidArgument, InvalidValue, UnsupportedType
 
 RECORD_HEADER_NBYTES = 16  # what every record costs beside its key and value, on either side
 
@@ -25,6 +27,9 @@ NO_BYTES = ("_count", "_ratio", "_seconds")
 # What `expiry` answers where there is no moment to name; the numbers are Redis's.
 ABSENT = -2
 NEVER = -1
+
+NO_DEVICE = "device=True needs a CUDA device: these records are in host memory"
+NO_CHECKSUMS = "only a cache made with checksums=True can verify its records"
 
 
 class Status(IntEnum):
@@ -66,13 +71,28 @@ class InsertReport:
 
 
 class Table(Protocol):
-    """What the client needs from whatever holds the records."""
+    """What the client needs from whatever holds the records.
+
+    lock: to be held by whoever calls; a table may leave it while it waits for a device.
+    Where it keeps checksums, `get` and `find` raise CorruptRecord rather than return what is not what was stored.
+    """
+
+    lock: Any
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
 
     def find(self, keys: Column, now_ms: int) -> Column:
         """The values in the order of the keys, null where a key is absent or expired."""
+
+    def find_on_device(self, keys: Column, now_ms: int) -> Column:
+        """The same in device memory, on the current stream; raises InvalidArgument where there is no device."""
+
+    def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any]:
+        """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and whether each is one, bool (n,); as above."""
+
+    def verify(self) -> int:
+        """How many records no longer match their checksums; raises InvalidArgument where none are kept."""
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
@@ -108,6 +128,9 @@ class Table(Protocol):
     def clear(self) -> None:
         """Removes every record."""
 
+    def transfers(self) -> dict[str, float]:
+        """What bulk calls have moved between host and device; empty where there is no device."""
+
     def memory(self) -> dict[str, int | float]:
         """Bytes by purpose: at least `capacity`, `used` (records, index and buffers) and `records`.
 
@@ -128,27 +151,33 @@ class HostTable:
     """
 
     def __init__(self, capacity_nbytes: int):
+        self.lock = threading.RLock()
         self._capacity = capacity_nbytes
         self._records: dict[bytes, tuple[bytes, int]] = {}
         self._used = 0
         self._has_expiry = False
 
-    def get(self, key: bytes, now_ms: int) -> bytes | None:
+    def _value(self, key: bytes, now_ms: int) -> bytes | None:
         record = self._records.get(key)
         if record is None or 0 <= record[1] <= now_ms:
             return None
         return record[0]
 
+    get = _value  # for the client; the table itself also asks where nothing is returned
+
     def find(self, keys: Column, now_ms: int) -> Column:
         if self._has_expiry:
-            values = [self.get(key, now_ms) for key in _rows(keys)]
+            values = [self._value(key, now_ms) for key in _rows(keys)]
         else:
             found = map(self._records.get, _rows(keys))
             values = [None if record is None else record[0] for record in found]
         return Column.of(pa.array(values, pa.binary()))
 
+    def verify(self) -> int:
+        raise InvalidArgument(NO_CHECKSUMS)
+
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
-        return np.array([self.get(key, now_ms) is not None for key in _rows(keys)], np.bool_)
+        return np.array([self._value(key, now_ms) is not None for key in _rows(keys)], np.bool_)
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         present = self.contains(keys, now_ms).tolist()
@@ -198,7 +227,7 @@ class HostTable:
             if len(value) > MAX_VALUE_NBYTES:
                 status[row] = Status.TOO_LARGE
                 continue
-            old = self.get(key, now_ms)
+            old = self._value(key, now_ms)
             if not self._make_room(
                 _cost(key, value) - (0 if old is None else _cost(key, old)), now_ms
             ):
@@ -230,7 +259,7 @@ class HostTable:
         keys = list(self._records)
         for start in range(0, len(keys), count):
             piece = [
-                key for key in keys[start : start + count] if self.get(key, now_ms) is not None
+                key for key in keys[start : start + count] if self._value(key, now_ms) is not None
             ]
             yield Column.of(pa.array(piece, pa.binary()))
 
@@ -250,6 +279,15 @@ class HostTable:
 
     def memory(self) -> dict[str, int | float]:
         return {"capacity": self._capacity, "used": self._used, "records": self._used}
+
+    def find_on_device(self, keys: Column, now_ms: int) -> Column:
+        raise InvalidArgument(NO_DEVICE)
+
+    def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any]:
+        raise InvalidArgument(NO_DEVICE)
+
+    def transfers(self) -> dict[str, float]:
+        return {}
 
     def describe(self) -> dict[str, str]:
         return {"backend": "host", "device": "host memory"}
@@ -275,6 +313,58 @@ class HostTable:
         for key in [key for key, (_, at) in self._records.items() if 0 <= at <= now_ms]:
             self._remove(key, now_ms)
         self._has_expiry = any(at >= 0 for _, at in self._records.values())
+
+
+class CheckedHostTable(HostTable):
+    """A HostTable that keeps a CRC-32 beside every record, and checks what it hands out."""
+
+    def __init__(self, capacity_nbytes: int):
+        super().__init__(capacity_nbytes)
+        self._checksums: dict[bytes, int] = {}
+
+    def get(self, key: bytes, now_ms: int) -> bytes | None:
+        value = self._value(key, now_ms)
+        self._check([key], [value])
+        return value
+
+    def find(self, keys: Column, now_ms: int) -> Column:
+        found = super().find(keys, now_ms)
+        self._check(_rows(keys), found.to_arrow().to_pylist())
+        return found
+
+    def verify(self) -> int:
+        return sum(not self._is_sound(key, value) for key, (value, _) in self._records.items())
+
+    def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        status = super().insert(keys, values, expire_at_ms, now_ms)
+        for key, value, fate in zip(_rows(keys), _rows(values), status.tolist(), strict=True):
+            if fate in (Status.STORED, Status.UPDATED):
+                self._checksums[key] = _checksum(key, value)
+        return status
+
+    def clear(self) -> None:
+        super().clear()
+        self._checksums = {}
+
+    def _remove(self, key: bytes, now_ms: int) -> bool:
+        self._checksums.pop(key, None)
+        return super()._remove(key, now_ms)
+
+    def _is_sound(self, key: bytes, value: bytes) -> bool:
+        return _checksum(key, value) == self._checksums.get(key)
+
+    def _check(self, keys: list[bytes], values: list[bytes | None]) -> None:
+        corrupt = [
+            key
+            for key, value in zip(keys, values, strict=True)
+            if value is not None and not self._is_sound(key, value)
+        ]
+        if corrupt:
+            raise CorruptRecord(len(corrupt), corrupt[0])
+
+
+def _checksum(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(b"%d %d " % (len(key), len(value)))))
 
 
 def _rows(column: Column) -> list[bytes]:

@@ -45,6 +45,7 @@ CALLS = {
     "flushdb": lambda cache: cache.flushdb(),
     "scan_iter": lambda cache: list(cache.scan_iter()),
     "info": lambda cache: cache.info(),
+    "verify": lambda cache: cache.verify(),
 }
 
 
@@ -271,7 +272,7 @@ def test_counters(cache):
     assert info["uptime_in_seconds"] >= 0 and info["backend"] in ("host", "cuda")
     assert cache.info("Keyspace") == {"db0": {"keys": 3}} and cache.info("nothing") == {}
     flat = {}
-    for section in ("server", "memory", "stats", "keyspace"):
+    for section in ("server", "memory", "stats", "transfers", "keyspace"):
         flat |= cache.info(section)
     assert set(flat) == set(info)
     cache.flushdb()

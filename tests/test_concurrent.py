@@ -13,6 +13,7 @@ try:
     from predis_lab.bench import device_records
     from predis_lab.bench.table_rates import NOW_MS, Answer, erase, expect, insert
     from predis_lab.gpu import kernels
+    from predis_lab.gpu.memory import device_bytes
     from predis_lab.gpu.packed import Packed
     from predis_lab.gpu.table import DeviceTable
     from predis_lab.table import Status
@@ -50,7 +51,7 @@ def found_dense(table, keys, numbers, words):
 
 def found_packed(table, keys, numbers, words):
     n = len(numbers)
-    packed = Packed.empty(n, 4 * words * n, in_pinned=False)
+    packed = Packed.empty(n, 4 * words * n, device_bytes)
     work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
     states = cupy.zeros(kernels.scan_states(n) + 1, np.uint64)
     kernels.find(keys, table.index, NOW_MS, *packed.arrays(), work, states)
@@ -106,7 +107,7 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
     table = DeviceTable(12 * 10**9)
     expect(insert(table, keys, values), Status.STORED)
     assert table.entries == n and table.arena.used > 2**31
-    packed = table.find(keys, NOW_MS, in_pinned=False, capacity=n * value_nbytes)
+    packed = table.find(keys, NOW_MS, new=device_bytes, capacity=n * value_nbytes)
     data, offsets, validity, _ = packed.arrays()
     assert offsets.dtype == np.int64 and int(offsets[n]) == n * value_nbytes
     assert (validity[: n // 32] == 2**32 - 1).all()
@@ -119,7 +120,7 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
 
 def test_a_capacity_that_the_device_lacks_is_refused():
     free, total = cupy.cuda.runtime.memGetInfo()
-    with pytest.raises(InvalidArgument, match=f"{2 * total:,} bytes is not to be had"):
+    with pytest.raises(InvalidArgument, match="bytes for index and log are not to be had"):
         Predis(2 * total)  # not "auto" for the host either
     assert cupy.cuda.runtime.memGetInfo()[0] > free - 2**30  # what had been taken is given back
     with Predis("64MiB", backend="cuda") as cache:

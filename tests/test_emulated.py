@@ -19,13 +19,16 @@ MODULES = (
     "test_conformance",
     "test_client",
     "test_device_table",
+    "test_checksums",
     "test_bulk",
+    "test_pipeline",
     "test_state_machine",
     "test_ladder",
     "test_modules",
     "test_kernel_samples",
     "test_counted",
     "test_memory",
+    "test_pipeline_rates",
 )
 TOO_MUCH = ("million", "many_records", "64_mib", "callers_stream")  # for one thread at a time
 

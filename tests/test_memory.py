@@ -29,8 +29,8 @@ def make():
     """Makes caches of a capacity on the device."""
     opened = []
 
-    def make(capacity):
-        opened.append(Predis(capacity, backend="cuda"))
+    def make(capacity, **options):
+        opened.append(Predis(capacity, backend="cuda", **options))
         return opened[-1]
 
     yield make
@@ -80,14 +80,15 @@ def test_whole_segments_fill_a_capacity(capacity):
     assert sizing.segment_nbytes(capacity) % sizing.PAGE_NBYTES == 0
 
 
-@given(st.integers(64 * MIB, 2**38))
+@given(st.integers(32 * MIB, 2**38))
 def test_any_capacity_is_kept_within_two_percent(capacity):
-    assert 0.98 * capacity - sizing.PAGE_NBYTES / 2 <= taken_when_empty(capacity) <= capacity
+    least = min(0.98 * capacity, capacity - sizing.PAGE_NBYTES)
+    assert least <= taken_when_empty(capacity) <= capacity
     segments = capacity // sizing.segment_nbytes(capacity)
-    assert segments >= 31 and (segments <= 130 or capacity > 60 * GIB)
+    assert segments >= 16 and (segments <= 130 or capacity > 60 * GIB)
 
 
-@given(st.integers(1, 64 * MIB - 1))
+@given(st.integers(1, 32 * MIB - 1))
 def test_small_capacities_have_segments_too(capacity):
     segment = sizing.segment_nbytes(capacity)
     assert segment % sizing.ALIGNMENT == 0 and 32 * KIB <= segment <= MIB
@@ -141,40 +142,46 @@ def test_a_capacity_is_what_the_driver_says(capacity):
     memory_rates.warm_up()
     before = taken()
     with Predis(capacity, backend="cuda") as cache:
-        assert 0.98 * capacity <= taken() - before <= 1.02 * capacity
-        assert 0.98 * capacity <= check_invariants(cache)["taken_memory"] <= capacity
+        # Of a capacity as small as the first, a page is 3 %.
+        least = min(0.98 * capacity, capacity - sizing.PAGE_NBYTES)
+        assert least <= taken() - before <= 1.02 * capacity
+        assert least <= check_invariants(cache)["taken_memory"] <= capacity
     assert taken() - before < 0.02 * capacity + 4 * MIB
 
 
 @pytest.mark.gpu
 def test_a_growing_index_takes_its_room_from_the_log(make):
     cache, before = make("64MiB"), taken()
+    empty = check_invariants(cache)["taken_memory"]
     for part in np.split(np.arange(200_000), 10):
         assert cache.insert(fixed_keys(part), fixed_keys(part)).ok
     told = check_invariants(cache)
     assert told["index_memory"] >= 200_000 * 8 and taken() - before <= 2 * MIB
     assert told["taken_memory"] >= 0.95 * told["maxmemory"]
     cache.flushdb()
-    assert check_invariants(cache)["taken_memory"] == 64 * MIB
+    assert check_invariants(cache)["taken_memory"] == empty
 
 
 @pytest.mark.gpu
 def test_a_record_of_80_bytes_costs_40_more_at_most():
     for capacity in (16 * MIB, 22 * MIB):
         cost = memory_rates.record_overhead(capacity, batch=2**13)
-        assert cost.overhead <= 40 and cost.taken <= 1.02 * capacity
+        assert cost.overhead <= 40 and cost.parts["buffers"] > 0 and cost.taken <= 1.02 * capacity
         assert sum(cost.parts.values()) == cost.taken and min(cost.parts.values()) >= 0
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("checksums", [False, True])
 @pytest.mark.parametrize("nbytes", [8, 64])
-def test_one_batch_can_fill_a_cache(make, nbytes):
+def test_one_batch_can_fill_a_cache(make, nbytes, checksums):
     """The segments set aside for a batch leave room for the index that its records need."""
-    cache = make("8MiB")
+    cache = make("8MiB", checksums=checksums)
     n = 8 * MIB // (32 + nbytes)
     report = cache.insert(fixed_keys(np.arange(n)), rows_of(np.arange(n), nbytes))
     stored = report.counts()["stored"]
-    assert stored * ((16 + 16 + nbytes + 15) // 16 * 16 + 10) > 0.8 * 8 * MIB
+    room = 8 * MIB - cache.info("memory")["buffers_memory"]
+    assert stored * ((16 + 16 + nbytes + 15) // 16 * 16 + 10) > 0.85 * room
+    assert not checksums or cache.verify() == 0
     assert cache.dbsize() == stored == cache.contains(fixed_keys(np.arange(n))).sum()
     check_invariants(cache)
 
@@ -276,7 +283,7 @@ def test_readers_get_through_while_a_cache_is_compacted(make):
 def test_an_index_grows_into_the_room_of_dead_records(make):
     """All segments are in use and none is empty: only compaction makes room for a larger index."""
     cache, generator = make("4MiB"), np.random.default_rng(3)
-    n = 3500
+    n = 2800
     assert cache.insert(fixed_keys(np.arange(n)), rows_of(np.arange(n), 1000)).ok
     gone = generator.permutation(n)[: n // 2]
     assert cache.erase(fixed_keys(gone)).all()
@@ -310,7 +317,7 @@ def test_info_shows_all_that_is_held(make):
         *("log_memory", "log_used_memory", "log_dead_memory", "log_segment_memory"),
         *("log_utilisation_ratio", "log_segments_count", "free_segments_count"),
         *("compactions_count", "compaction_moved_memory", "compaction_freed_memory"),
-        *("compaction_seconds", "pinned_buffers_memory"),
+        *("compaction_seconds", "buffers_memory", "pinned_used_memory", "pinned_free_memory"),
         *("pool_memory", "pool_used_memory", "pinned_pool_free_count"),
     }
     assert expected <= set(told)
@@ -442,7 +449,7 @@ def test_growth_is_of_what_is_full():
 def test_the_churn_keeps_its_plan(tmp_path):
     from predis_lab.bench.results import Run
 
-    plan = list(pool_churn.turns(4 * MIB, 0.8, 2.0, 16, 16, 16 * KIB, 1))
+    plan = list(pool_churn.turns(4 * MIB, 0.6, 2.0, 16, 16, 16 * KIB, 1))
     sizes, alive = {}, set()
     for turn in plan:
         assert alive.issuperset(turn.freed.tolist())
@@ -450,9 +457,9 @@ def test_the_churn_keeps_its_plan(tmp_path):
         new = range(turn.first, turn.first + len(turn.sizes))
         sizes |= dict(zip(new, turn.sizes.tolist(), strict=True))
         alive |= set(new)
-        assert sum(sizes[number] for number in alive) <= 0.8 * 4 * MIB
+        assert sum(sizes[number] for number in alive) <= 0.6 * 4 * MIB
     run = Run.open(tmp_path, notebook="t")
-    options = {"full": 0.8, "written": 2.0, "batch": 16, "largest": 16 * KIB}
+    options = {"full": 0.6, "written": 2.0, "batch": 16, "largest": 16 * KIB}
     found = pool_churn.pool_churn(run, 4 * MIB, **options)
     assert found["arena"].failures == 0
     assert len({tuple(churn.live) for churn in found.values() if not churn.failures}) == 1
@@ -471,6 +478,6 @@ def test_the_cost_of_compaction_is_of_bytes_moved(share):
 
 @pytest.mark.gpu
 def test_readers_are_timed_alone_and_beside_compaction():
-    found = memory_rates.reader_latencies(2 * MIB, 256, 1)
+    found = memory_rates.reader_latencies(8 * MIB, 256, 1)
     assert len(found["quiet"]) == len(found["compacting"]) > 5
     assert Status.STORED == 0

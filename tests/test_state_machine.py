@@ -64,6 +64,7 @@ class CacheMachine(RuleBasedStateMachine):
     """`records` is the oracle: key -> (value, moment of expiry in ms or NEVER), expired ones removed at once."""
 
     backend = "host"
+    options: dict = {}  # noqa: RUF012
 
     def __init__(self):
         super().__init__()
@@ -71,7 +72,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.records: dict[bytes, tuple[bytes, int]] = {}
         self.clock = pytest.MonkeyPatch()
         self.clock.setattr("predis_lab.client.now_ms", lambda: self.now)
-        self.cache = Predis("256MiB", backend=self.backend)
+        self.cache = Predis("256MiB", backend=self.backend, **self.options)
 
     def teardown(self):
         try:
@@ -301,8 +302,8 @@ class CacheMachine(RuleBasedStateMachine):
         assert set(self.cache.scan_iter()) == set(self.records)
 
 
-def run(backend: str, examples: int, steps: int) -> None:
-    machine = type("Machine", (CacheMachine,), {"backend": backend})
+def run(backend: str, examples: int, steps: int, machine: type = CacheMachine) -> None:
+    machine = type("Machine", (machine,), {"backend": backend})
     options = settings(
         max_examples=examples,
         stateful_step_count=steps,

@@ -205,11 +205,11 @@ def _swap(source: Any, rows: int, repeats: int) -> Limit:
 def link_limits(nbytes: int, repeats: int) -> list[Limit]:
     """The link between host and GPU, and what a launch costs. nbytes: of one copy."""
     import cupy
-    from cupy.cuda import runtime
 
     from ..gpu import limits as launch
     from ..gpu.device import Device
-    from ..gpu.memory import copy_async, pinned
+    from ..gpu.pinned import pinned
+    from ..gpu.staging import copy_async
 
     theory = Device.current().link_bandwidth
     up, down = pinned(nbytes, np.uint8), pinned(nbytes, np.uint8)
@@ -219,10 +219,10 @@ def link_limits(nbytes: int, repeats: int) -> list[Limit]:
     one, two = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
 
     def upload() -> None:
-        copy_async(first.data.ptr, up.ctypes.data, nbytes, runtime.memcpyHostToDevice, one)
+        copy_async(first.data.ptr, up.ctypes.data, nbytes, one)
 
     def download() -> None:
-        copy_async(down.ctypes.data, second.data.ptr, nbytes, runtime.memcpyDeviceToHost, two)
+        copy_async(down.ctypes.data, second.data.ptr, nbytes, two, down=True)
 
     def timed(*copies: Callable[[], None]) -> list[float]:
         def call(_: int) -> None:

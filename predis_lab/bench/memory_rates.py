@@ -81,6 +81,7 @@ def record_overhead(
         "padding": (record - PAYLOAD_NBYTES - RECORD_HEADER_NBYTES) * records,
         "index": memory["index_memory"],
         "dead": memory["log_dead_memory"],
+        "buffers": memory["buffers_memory"],
     }
     parts["unwritten"] = taken - sum(parts.values())
     return RecordCost(capacity, records, taken, parts)

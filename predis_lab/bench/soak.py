@@ -121,13 +121,9 @@ class Soak:
         backend: str,
     ):
         self.generator = np.random.default_rng(seed)
-        self.full, self.smallest, self.largest, self.batch = (
-            full * capacity,
-            smallest,
-            largest,
-            batch,
-        )
+        self.smallest, self.largest, self.batch = smallest, largest, batch
         self.table: Table = make_table(capacity, backend)
+        self.full = full * (capacity - self.table.memory().get("buffers", 0))
         mean = (largest - smallest) / np.log(largest / smallest) + KEY_NBYTES + RECORD_HEADER_NBYTES
         # Half as many keys again as find room: some are there when they are written, some are not.
         n = max(4 * batch, int(1.5 * self.full / mean))
@@ -283,8 +279,9 @@ def soak(
     backend: str = "cuda",
     progress: Callable[[float], object] = lambda _: None,
 ) -> Soaked:
-    """Fills a cache to a share of its capacity, live records and index together, and keeps it there for some seconds.
+    """Fills a cache to a share of what its index and log may take, and keeps it there for some seconds.
 
+    full:               share of that which live records and the index make up
     smallest, largest:  bytes of a value; every order of magnitude is as likely as the next
     batch:              records an insert: their bytes must fit between `full` and the capacity
     backend:            "cuda" or "host"

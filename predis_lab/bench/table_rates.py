@@ -19,7 +19,7 @@ import numpy as np
 from ..columns import Column
 from ..gpu import kernels, replay
 from ..gpu.maintenance import rehash
-from ..gpu.memory import on_device
+from ..gpu.memory import device_bytes, on_device
 from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
 from ..gpu.table import DeviceTable
 from ..table import NEVER, Status
@@ -357,7 +357,7 @@ def _erase_ceiling(rates: Rates, name: str, table: DeviceTable, asked: Column) -
 
 def find_packed(table: DeviceTable, asked: Column, nbytes: int) -> Any:
     """The values, nbytes of them together, as one packed column."""
-    return table.find(asked, NOW_MS, in_pinned=False, capacity=nbytes)
+    return table.find(asked, NOW_MS, new=device_bytes, capacity=nbytes)
 
 
 def contains(table: DeviceTable, asked: Column) -> Any:

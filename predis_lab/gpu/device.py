@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import cupy
+
+_SYSTEM = Path("/sys")
 
 # Transfer rate of one PCI Express lane by generation, and the share of it that its line code leaves for data
 # (PCI Express base specifications 1.0 to 6.0).
@@ -57,6 +61,30 @@ def link_bandwidth(generation: int, width: int) -> float:
     63.0
     """
     return _GIGATRANSFERS[generation] * 1e9 / 8 * width * _LINE_CODE[generation]
+
+
+@functools.cache
+def nearby_cores() -> frozenset[int]:
+    """Cores of the NUMA node that the device CuPy uses now hangs on; none where all memory is equally near."""
+    bus_id = cupy.cuda.runtime.deviceGetPCIBusId(cupy.cuda.runtime.getDevice())
+    nodes = _SYSTEM / "devices/system/node"
+    try:
+        node = int((_SYSTEM / "bus/pci/devices" / bus_id.lower() / "numa_node").read_text())
+        if node < 0 or len(list(nodes.glob("node[0-9]*"))) < 2:
+            return frozenset()
+        return parse_cores((nodes / f"node{node}/cpulist").read_text())
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def parse_cores(text: str) -> frozenset[int]:
+    """The kernel's list of cores.
+
+    >>> sorted(parse_cores("0-2,8"))
+    [0, 1, 2, 8]
+    """
+    spans = [part.split("-") for part in text.strip().split(",") if part]
+    return frozenset(c for span in spans for c in range(int(span[0]), int(span[-1]) + 1))
 
 
 def _memory_bandwidth(number: int) -> float | None:

@@ -1,115 +1,146 @@
-"""DeviceEngine: the Table protocol on a GPU. Moves columns across the link and chooses the way for each call.
+"""DeviceEngine: the Table protocol on a GPU. Chooses the way for each call.
 
-Small calls read keys from and write answers to mapped pinned memory inside the one kernel they launch; larger
-ones are copied to the device and back. Results land in pinned memory that becomes the returned array itself.
+Small calls read keys from and write answers to mapped pinned memory inside the one kernel they launch. Larger ones with
+columns in host memory go through `pipeline`. Columns on the device stay there, on the stream they were made on.
+
+A call is made with `lock` held, and leaves it while it waits for the device: other callers get through meanwhile. Writers
+take their turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import cupy
 import numpy as np
 import pyarrow as pa
+from cupy.cuda.memory import OutOfMemoryError
+from cupy.cuda.runtime import CUDARuntimeError
 
-from ..columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column
-from ..errors import DeviceUnavailable
-from ..table import Status
+from ..columns import MAX_VALUE_NBYTES, Column, dense_rows
+from ..errors import (
+    CorruptRecord,
+    DeviceFailed,
+    DeviceUnavailable,
+    InvalidArgument,
+    PinnedMemoryUnavailable,
+)
+from ..table import NO_CHECKSUMS, Status
 from . import usage
+from .batch import rows_that_fit
+from .checksums import check, verify
 from .device import Device
+from .health import TIMEOUT_S, Health
 from .maintenance import compact_step
-from .memory import Stage, download, on_device, pinned
+from .memory import device_bytes, on_device
 from .packed import INT32_MAX, Packed
-from .table import DeviceTable, rows_that_fit
+from .pinned import pinned, pool
+from .pipeline import Pipeline
+from .table import DeviceTable
 
 # A call with less traffic than this, both ways together, goes through mapped memory.
 SMALL_NBYTES = 2**18
-CHUNK_NBYTES = 2**29  # of records, per launch of an insert
+CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
 CHUNK_ROWS = 2**24
 # Per step of a scan at least: a launch costs more than reading a few thousand slots.
 SCAN_SLOTS = 2**14
+
+_abandoned: list[Any] = []  # closed while the device was stuck: it may still use their memory
 
 
 def check_device() -> None:
     """Raises DeviceUnavailable with the reason where no CUDA device answers."""
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
+    except CUDARuntimeError as error:
         raise DeviceUnavailable(f"no CUDA device answers: {error}") from error
     if count == 0:
         raise DeviceUnavailable("no CUDA device answers: the driver counts none")
 
 
 class DeviceEngine:
-    """A table of `capacity_nbytes` on the current device; see `Table` for the verbs."""
+    """A table of `capacity_nbytes`, buffers included, on the current device; see `Table` for the verbs.
 
-    def __init__(self, capacity_nbytes: int):
+    timeout_s:  how long one step on the device may take before DeviceTimeout is raised
+    """
+
+    def __init__(self, capacity_nbytes: int, checksums: bool = False, timeout_s: float = TIMEOUT_S):
         check_device()
+        self.health = Health(timeout_s)
+        self.lock = self.health.lock
+        self._under_way = 0
+        self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        buffers = Pipeline.nbytes(capacity_nbytes)
         with self._stream:
-            self.table = DeviceTable(capacity_nbytes)
-            self._stage = Stage()
-            self._key = pinned(MAX_KEY_NBYTES, np.uint8)
+            self.table = DeviceTable(capacity_nbytes - buffers, checksums, self.health)
+            self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
 
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         n, longest = len(key), self.table.max_value_nbytes
-        self._key[:n] = np.frombuffer(key, np.uint8)
-        column = Column(self._key[:n], None, n, 1)
+        column = Column(pinned(n, np.uint8), None, n, 1)
+        column.data[:] = np.frombuffer(key, np.uint8)
         if longest > SMALL_NBYTES:
             return self.find(column, now_ms).to_arrow()[0].as_py()
-        with self._stream:
-            packed = self.table.find(column, now_ms, in_pinned=True, capacity=longest)
-            self._stream.synchronize()
+        with self._guard:
+            self._check(column, now_ms)
+            with self._stream:
+                packed = self.table.find(column, now_ms, new=_pinned_bytes, capacity=longest)
+            self.health.wait(self._stream, "a lookup")
         return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
 
     def find(self, keys: Column, now_ms: int) -> Column:
-        if keys.on_device:
-            return self._find_on_device(keys, now_ms)
-        width = self.table.uniform_nbytes or 1
-        step = min(CHUNK_ROWS, INT32_MAX // width // 8 * 8)
-        with self._stream:
-            parts = [
-                found
-                for row in range(0, len(keys), step)
-                for found in self._find_chunk(keys[row : row + step], now_ms)
-            ]
-        if len(parts) == 1:
-            return parts[0]
-        return Column.of(pa.chunked_array([part.to_arrow() for part in parts], pa.binary()))
+        with self._guard:
+            self._check(keys, now_ms)
+            if keys.on_device:
+                return self._find_on_device(keys, now_ms).column
+            guess = self._guess_nbytes(len(keys))
+            if keys.nbytes + guess <= SMALL_NBYTES:
+                packed = self._find_small(keys, now_ms, guess)
+                if packed is not None:
+                    return packed.column
+            return self.pipeline.find(keys, now_ms)
 
-    def _find_on_device(self, keys: Column, now_ms: int) -> Column:
+    def find_on_device(self, keys: Column, now_ms: int) -> Column:
+        """The values on the device, on the current stream. keys: in any memory."""
+        with self._guard:
+            self._check(keys, now_ms)
+            return self._find_on_device(self._on_device(keys), now_ms).column
+
+    def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any]:
+        """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and whether each is one, bool (n,).
+
+        On the device, on the current stream; nothing is waited for where all values have that width.
+        """
+        with self._guard:
+            self._check(keys, now_ms)
+            packed = self._find_on_device(self._on_device(keys), now_ms)
+            full = packed.full and len(packed.data) == len(keys) * width
+            return dense_rows(cupy, packed.column, width, full=full)
+
+    def _find_small(self, keys: Column, now_ms: int, guess: int) -> Packed | None:
+        """None where it is no small call after all."""
+        try:
+            with self._stream:
+                mapped = _mapped(keys)
+                packed = self.table.find(mapped, now_ms, new=_pinned_bytes, capacity=guess)
+            self.health.wait(self._stream, "a lookup")
+        except PinnedMemoryUnavailable:
+            return None
+        return packed if packed.total <= len(packed.data) else None
+
+    def _find_on_device(self, keys: Column, now_ms: int) -> Packed:
         guess = self._guess_nbytes(len(keys))
-        packed = self.table.find(keys, now_ms, in_pinned=False, capacity=guess)
+        packed = self.table.find(keys, now_ms, new=device_bytes, capacity=guess)
         # Where the guess is the most there can be, nothing needs to be waited for.
         if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
-            packed = self.table.find(keys, now_ms, in_pinned=False, capacity=packed.total)
-        return packed.column
-
-    def _find_chunk(self, keys: Column, now_ms: int) -> list[Column]:
-        n, guess = len(keys), self._guess_nbytes(len(keys))
-        small = keys.nbytes + guess <= SMALL_NBYTES
-        reachable = self._reach(keys, small)
-        while True:
-            packed = self.table.find(reachable, now_ms, in_pinned=small, capacity=guess)
-            head = self._to_host(packed.head)
-            nbytes = Packed(head, packed.data, n, packed.wide, packed.full).total
-            if nbytes <= guess:
-                break
-            if nbytes > INT32_MAX:
-                middle = n // 2 // 8 * 8
-                return self._find_chunk(keys[:middle], now_ms) + self._find_chunk(
-                    keys[middle:], now_ms
-                )
-            guess = nbytes
-        if small:
-            return [packed.column]
-        data = download(packed.data, nbytes)
-        self._stream.synchronize()
-        return [Packed(head, data, n, packed.wide).column]
+            packed = self.table.find(keys, now_ms, new=device_bytes, capacity=packed.total)
+        return packed
 
     def _guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
@@ -120,18 +151,38 @@ class DeviceEngine:
             min(most, max(2**26, 2 * n * table.live_nbytes / max(table.entries, 1)), INT32_MAX)
         )
 
-    def contains(self, keys: Column, now_ms: int) -> np.ndarray:
-        return self._per_key(
-            keys, np.bool_, lambda column, out: self.table.peek(column, now_ms, present=out)
+    def _check(self, keys: Column, now_ms: int) -> None:
+        """Raises CorruptRecord where a record no longer matches; before it is read, for so may its length not."""
+        if not self.table.checksums:
+            return
+        corrupt = self._per_key(
+            keys, np.bool_, lambda column, out: check(self.table, column, now_ms, out)
         )
+        if corrupt.any():
+            first = int(corrupt.argmax())
+            key = _on_host(keys[first : first + 1]).to_arrow()[0].as_py()
+            raise CorruptRecord(int(corrupt.sum()), key)
+
+    def verify(self) -> int:
+        if not self.table.checksums:
+            raise InvalidArgument(NO_CHECKSUMS)
+        with self._guard, self._stream:
+            return verify(self.table)
+
+    def contains(self, keys: Column, now_ms: int) -> np.ndarray:
+        with self._guard:
+            return self._per_key(
+                keys, np.bool_, lambda column, out: self.table.peek(column, now_ms, present=out)
+            )
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
-        return self._per_key(
-            keys, np.int64, lambda column, out: self.table.peek(column, now_ms, expiry=out)
-        )
+        with self._guard:
+            return self._per_key(
+                keys, np.int64, lambda column, out: self.table.peek(column, now_ms, expiry=out)
+            )
 
     def count(self, now_ms: int) -> int:
-        with self._stream:
+        with self._guard, self._stream:
             return self.table.count(now_ms)
 
     def scan(self, count: int, now_ms: int) -> Iterator[Column]:
@@ -146,10 +197,11 @@ class DeviceEngine:
 
     def _scan_slots(self, first: int, n: int, now_ms: int) -> Column:
         capacity = 0
-        with self._stream:
+        with self._guard:
             while True:
-                packed = self.table.scan(first, n, now_ms, capacity)
-                self._stream.synchronize()
+                with self._stream:
+                    packed = self.table.scan(first, n, now_ms, capacity)
+                self.health.wait(self._stream, "a scan")
                 if packed.total <= capacity:
                     return Column.of(packed.column.to_arrow().drop_null())
                 capacity = packed.total
@@ -157,112 +209,186 @@ class DeviceEngine:
     # ---- Writing
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        too_large = _too_large(values)
-        if too_large is None:
-            return self._insert(keys, values, expire_at_ms, now_ms)
-        status = np.full(len(keys), Status.TOO_LARGE, np.int8)
-        fits = pa.array(~too_large)
-        keys, values = (
-            Column.of(_on_host(column).to_arrow().filter(fits)) for column in (keys, values)
-        )
-        status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
-        return status
+        with self._guard, self.health.holding(self.pipeline.writing):
+            too_large = _too_large(values)
+            if too_large is None:
+                return self._insert(keys, values, expire_at_ms, now_ms)
+            status = np.full(len(keys), Status.TOO_LARGE, np.int8)
+            fits = pa.array(~too_large)
+            keys, values = (
+                Column.of(_on_host(column).to_arrow().filter(fits)) for column in (keys, values)
+            )
+            status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
+            return status
 
     def _insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        n, row = len(keys), 0
-        small = keys.nbytes + values.nbytes <= SMALL_NBYTES
-        with self._ordered(keys, values):
-            status = (pinned if small else on_device)(n, np.int8)
-            batch = self.table.begin(keys, values, now_ms)
-            while row < n:
-                stop = row + min(
-                    max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1), CHUNK_ROWS
-                )
-                chunk_keys, chunk_values = (
-                    self._reach(column[row:stop], small) for column in (keys, values)
-                )
-                self.table.append(batch, chunk_keys, chunk_values, expire_at_ms, now_ms, status)
-                row = stop
-            self.table.end(batch)
-            return np.asarray(self._to_host(status))
+        small = not keys.on_device and not values.on_device
+        if small and keys.nbytes + values.nbytes > SMALL_NBYTES:
+            # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
+            with self.lock if self.table.checksums else nullcontext():
+                return self.pipeline.insert(keys, values, expire_at_ms, now_ms)
+        n, row, table = len(keys), 0, self.table
+        with self._stream if small else nullcontext():
+            status: Any = (pinned if small else on_device)(n, np.int8)
+            batch = table.begin(keys, values, now_ms)
+            try:
+                while row < n:
+                    stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
+                    stop = min(stop, row + CHUNK_ROWS)
+                    reach = _mapped if small else self._on_device
+                    pair = reach(keys[row:stop]), reach(values[row:stop])
+                    table.append(batch, *pair, expire_at_ms, now_ms, status)
+                    row = stop
+            finally:
+                table.end(batch)
+            if small:  # the seal reads the keys
+                self.health.wait(self._stream, "a write")
+            return np.array(status if small else status.get())
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
-        return self._per_key(
-            keys, np.bool_, lambda column, out: self.table.erase(column, now_ms, out)
-        )
+        with self._guard, self.health.holding(self.pipeline.writing):
+            return self._per_key(
+                keys, np.bool_, lambda column, out: self.table.erase(column, now_ms, out)
+            )
 
     def expire(self, keys: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        return self._per_key(
-            keys, np.bool_, lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out)
-        )
+        with self._guard, self.health.holding(self.pipeline.writing):
+            return self._per_key(
+                keys,
+                np.bool_,
+                lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out),
+            )
 
     def compact(self, now_ms: int) -> int:
-        with self._stream:
+        with self._guard, self.health.holding(self.pipeline.writing), self._stream:
             return compact_step(self.table, now_ms)
 
     def clear(self) -> None:
-        with self._stream:
+        with self._guard, self.health.holding(self.pipeline.writing), self._stream:
             self.table.clear()
 
     # ---- What it is
 
     def memory(self) -> dict[str, int | float]:
-        buffers = self._stage.nbytes + self._key.nbytes
-        return {**usage.of_table(self.table), "pinned_buffers": buffers, **usage.of_pools()}
+        told, buffers = usage.of_table(self.table), Pipeline.nbytes(self._capacity)
+        return {
+            **told,
+            "capacity": self._capacity,
+            "used": buffers + told["used"],
+            "taken": buffers + told["taken"],
+            "buffers": buffers,
+            "pinned_used": pool.used_nbytes,
+            "pinned_free": pool.free_nbytes,
+            **usage.of_pools(),
+        }
+
+    def transfers(self) -> dict[str, float]:
+        """What bulk calls have moved across the link: bytes, seconds, bytes per second."""
+        told, theory = self.pipeline.transfers, Device.current().link_bandwidth
+        moved = told.uploaded_nbytes + told.downloaded_nbytes
+        mean = moved / told.busy_s if told.busy_s else 0.0
+        return {
+            "calls": told.calls,
+            "uploaded_bytes": told.uploaded_nbytes,
+            "downloaded_bytes": told.downloaded_nbytes,
+            "busy_seconds": told.busy_s,
+            "mean_bandwidth": mean,
+            "peak_bandwidth": told.peak_bandwidth,
+            "link_bandwidth": theory or 0.0,
+            "link_utilisation": mean / theory if theory else 0.0,
+            "stalled_seconds": self.health.waited_s,
+            "pageable_buffers": pool.refused,
+        }
 
     def describe(self) -> dict[str, str]:
         return {"backend": "cuda", "device": Device.current().name}
 
+    def traced(self) -> AbstractContextManager:
+        """When each stage of the bulk calls made inside began and ended: `Pipeline.traced`."""
+        return self.pipeline.traced()
+
     def close(self) -> None:
+        while self._under_way:  # calls of other threads that have left the lock to wait
+            with self.health.unlocked():
+                time.sleep(1e-3)
+        if self.health.stuck is not None and not self.health.stuck[0].done:
+            _abandoned.append((self.table, self.pipeline, self.health))
+            return
         with self._stream:
             self.table.close()
+        self.pipeline.close()
 
     # ---- Moving columns
 
-    def _ordered(self, *columns: Column) -> AbstractContextManager:
-        """The stream to work on: the caller's where a column lies on the device, for it was made there."""
-        return nullcontext() if any(column.on_device for column in columns) else self._stream
+    @property
+    def _guard(self) -> _Guard:
+        return _Guard(self)
 
-    def _per_key(self, keys: Column, dtype: Any, fill: Any) -> np.ndarray:
+    def _per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
         """One answer of `dtype` per key, written by `fill(column, answers)`."""
         n = len(keys)
-        result = np.empty(n, dtype)
-        with self._ordered(keys):
+        if not keys.on_device and keys.nbytes + n * np.dtype(dtype).itemsize > SMALL_NBYTES:
+            return self.pipeline.per_key(keys, dtype, fill)
+        if keys.on_device:
+            answers = on_device(n, dtype)
             for row in range(0, n, CHUNK_ROWS):
-                chunk = keys[row : row + CHUNK_ROWS]
-                small = chunk.nbytes <= SMALL_NBYTES
-                answers = (pinned if small else on_device)(len(chunk), dtype)
-                fill(self._reach(chunk, small), answers)
-                result[row : row + len(chunk)] = self._to_host(answers)
-        return result
+                fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
+            return answers.get()
+        with self._stream:
+            mapped = pinned(n, dtype)
+            if n:
+                fill(_mapped(keys), mapped)
+        self.health.wait(self._stream, "a lookup")
+        return np.array(mapped)
 
-    def _reach(self, column: Column, small: bool) -> Column:
-        """The column in memory that the device reaches."""
+    def _on_device(self, column: Column) -> Column:
+        """The column on the device, copied on the current stream."""
         if column.on_device:
             return column
+        stream, upload = cupy.cuda.get_current_stream(), self.pipeline.upload
         start, stop = column.span
-        data = column.data[start:stop]
-        if small:
-            copy = pinned(len(data), np.uint8)
-            copy[:] = data
-            if column.offsets is None:
-                return Column(copy, None, column.width, len(column))
-            offsets = pinned(len(column) + 1, column.offsets.dtype)
-            np.subtract(column.offsets, start, out=offsets)
-            return Column(copy, offsets, 0, len(column))
-        upload = self._stage.upload
-        if column.offsets is None:
-            return Column(upload(data), None, column.width, len(column))
-        offsets = upload(column.offsets)
-        if start:
-            offsets -= start
-        return Column(upload(data), offsets, 0, len(column))
+        data, offsets = device_bytes(stop - start), column.offsets
+        upload(column.data[start:stop], data.data.ptr, stream)
+        if offsets is not None:
+            offsets = on_device(len(column) + 1, column.offsets.dtype)
+            upload(column.offsets, offsets.data.ptr, stream)
+            if start:
+                offsets -= start
+        return Column(data, offsets, column.width, len(column))
 
-    def _to_host(self, array: Any) -> np.ndarray:
-        """The array on the host, after the current stream has done its work."""
-        host = download(array) if isinstance(array, cupy.ndarray) else array
-        cupy.cuda.get_current_stream().synchronize()
-        return host
+
+class _Guard:
+    """A call under way: refused while the device is stuck, and what the driver refuses gets a name."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: DeviceEngine):
+        self._engine = engine
+
+    def __enter__(self) -> None:
+        self._engine.health.check()
+        self._engine._under_way += 1
+
+    def __exit__(self, kind: Any, error: BaseException | None, *_: object) -> None:
+        self._engine._under_way -= 1
+        if isinstance(error, (CUDARuntimeError, OutOfMemoryError)):
+            raise DeviceFailed(f"the device refused: {error}") from error
+
+
+def _pinned_bytes(nbytes: int) -> Any:
+    return pinned(nbytes, np.uint8)
+
+
+def _mapped(column: Column) -> Column:
+    """A copy in pinned memory, which kernels reach."""
+    start, stop = column.span
+    copy = pinned(stop - start, np.uint8)
+    copy[:] = column.data[start:stop]
+    if column.offsets is None:
+        return Column(copy, None, column.width, len(column))
+    offsets = pinned(len(column) + 1, column.offsets.dtype)
+    np.subtract(column.offsets, start, out=offsets)
+    return Column(copy, offsets, 0, len(column))
 
 
 def _too_large(values: Column) -> np.ndarray | None:

@@ -14,7 +14,6 @@ import numpy as np
 from ..columns import Column
 from ..errors import UnsupportedType
 from ..table import RECORD_HEADER_NBYTES
-from . import launching
 from .launching import (
     address,
     column_arguments,
@@ -89,10 +88,7 @@ def find_dense(
         int(offsets.dtype.itemsize == 8),
         address(validity, "u4", -(-n // 32)),
     )
-    if launching.fits_at_once("find", "find_dense_ahead", n, defines):
-        launch("find", "find_dense_ahead", n, *arguments, defines=defines)
-    else:
-        launch("find", "find_dense", n, *arguments, defines=defines)
+    launch("find", "find_dense", n, *arguments, defines=defines)
 
 
 def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any = None) -> None:

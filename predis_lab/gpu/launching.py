@@ -1,5 +1,5 @@
-"""What every launch goes through: checked addresses, grids sized by the device. Called by `kernels`, `limits`, `replay`
-and `ladder_table`, which hold the typed launches.
+"""What every launch goes through: checked addresses, grids sized by the device. Called by `kernels`, `checksums`,
+`limits`, `replay` and `ladder_table`, which hold the typed launches.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import cupy
 
 from ..columns import Column
 from ..errors import UnsupportedType
-from .memory import PinnedArray
 from .modules import block_threads, function, multiprocessors, resident_blocks
+from .pinned import PinnedArray
 from .source import ROWS_PER_THREAD
 
 
@@ -52,11 +52,6 @@ def launch(
         if resident:
             blocks = min(blocks, resident_blocks(kernel))
         kernel((blocks,), (tile,), arguments)
-
-
-def fits_at_once(module: str, name: str, n: int, defines: tuple[str, ...] = ()) -> bool:
-    """Whether the device holds all threads of a launch over n rows at once: it then takes as long as its slowest thread."""
-    return n <= resident_blocks(function(module, name, defines)) * block_threads(defines)
 
 
 def launch_packing(module: str, name: str, n: int, *arguments: int) -> None:

@@ -111,13 +111,18 @@ def compact_step(
     spill = arena.append(arena.segment_room) if moving > room else None
     if moving > room and spill is None:
         return 0
-    spilled = cupy.zeros(1, np.uint64)
+    spilled, at = cupy.zeros(1, np.uint64), hole.address + hole.used if hole else 0
+    # Taken at once, lest anything is written there should the report not come.
+    if hole:
+        hole.used += room
+    if spill:
+        spill.used = moving
     kernels.relocate(
         table.index,
         now_ms,
         starts,
         cupy.asarray(chosen),
-        hole.address + hole.used if hole else 0,
+        at,
         room,
         spill.address if spill else 0,
         spilled,
@@ -127,9 +132,9 @@ def compact_step(
     )
     moved, left_over = table.read_report(stream), int(spilled[0])
     if hole:
-        hole.used += moved - left_over
+        hole.used += moved - left_over - room
     if spill:
-        spill.used += left_over
+        spill.used = left_over
     for i in np.flatnonzero(chosen):
         arena.release(order[i])
     done = table.compactions

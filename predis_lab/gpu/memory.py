@@ -1,4 +1,4 @@
-"""Memory: pinned host arrays, device arrays outside any pool, and the log's segments.
+"""Memory: device arrays in and outside of pools, and the log's segments.
 
 The index and the log take their memory straight from the driver, so that `capacity` means bytes and freed
 memory goes back; what lives for one call comes from CuPy's pools.
@@ -17,28 +17,20 @@ from cupy.cuda import runtime
 from ..errors import InvalidArgument
 from . import sizing
 
-_STAGE_NBYTES = 8 * 2**20
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
 OPEN_SHARE = 1 / 16
 # Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one.
 SLACK_NBYTES = 64
-_POINTER_TO_PINNED = 1  # cudaMemoryTypeHost
-
-
-class PinnedArray(np.ndarray):
-    """A NumPy array over pinned host memory: the device reads and writes it at the same address."""
-
-
-def pinned(n: int, dtype: Any) -> PinnedArray:
-    """An uninitialised pinned array of shape (n,). The memory returns to a pool when the last view is gone."""
-    dtype = np.dtype(dtype)
-    memory = cupy.cuda.alloc_pinned_memory(max(1, n * dtype.itemsize))
-    return np.frombuffer(memory, dtype, n).view(PinnedArray)
 
 
 def on_device(n: int, dtype: Any) -> cupy.ndarray:
     """An uninitialised device array of shape (n,) from CuPy's pool, ordered with the current stream."""
     return cupy.empty(n, dtype)
+
+
+def device_bytes(nbytes: int) -> cupy.ndarray:
+    """`on_device`, in bytes."""
+    return cupy.empty(nbytes, np.uint8)
 
 
 def from_driver(nbytes: int) -> cupy.ndarray | None:
@@ -52,12 +44,6 @@ def from_driver(nbytes: int) -> cupy.ndarray | None:
         except cupy.cuda.runtime.CUDARuntimeError:
             return None
     return cupy.ndarray((nbytes,), cupy.uint8, memptr=cupy.cuda.MemoryPointer(memory, 0))
-
-
-def is_pinned(array: np.ndarray) -> bool:
-    """Whether the driver knows the array's memory as page-locked, whoever allocated it."""
-    attributes = runtime.pointerGetAttributes(array.ctypes.data)
-    return attributes.type == _POINTER_TO_PINNED
 
 
 @dataclass(eq=False)
@@ -184,7 +170,7 @@ class Arena:
         if not self.fill():
             free, total = runtime.memGetInfo()
             raise InvalidArgument(
-                f"a capacity of {self.capacity:,} bytes is not to be had: "
+                f"{self.capacity:,} bytes for index and log are not to be had: "
                 f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
             )
 
@@ -197,59 +183,3 @@ class Arena:
         """Gives every segment back to the driver."""
         self.segments.clear()
         self.free.clear()
-
-
-class Stage:
-    """Two pinned buffers through which pageable memory reaches the device, one filling while one drains."""
-
-    def __init__(self) -> None:
-        self._buffers = [pinned(_STAGE_NBYTES, np.uint8) for _ in range(2)]
-        self._drained = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-
-    @property
-    def nbytes(self) -> int:
-        return 2 * _STAGE_NBYTES
-
-    def upload(self, array: np.ndarray) -> cupy.ndarray:
-        """A device copy of a contiguous host array, enqueued on the current stream.
-
-        A pinned array must stay unchanged until the stream has passed; a pageable one has been read on return.
-        """
-        stream = cupy.cuda.get_current_stream()
-        target = cupy.empty(array.shape, array.dtype)
-        if array.nbytes and is_pinned(array):
-            copy_async(
-                target.data.ptr, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice, stream
-            )
-            return target
-        source = array.reshape(-1).view(np.uint8)
-        for turn, start in enumerate(range(0, source.size, _STAGE_NBYTES)):
-            buffer, drained = self._buffers[turn % 2], self._drained[turn % 2]
-            drained.synchronize()
-            piece = source[start : start + _STAGE_NBYTES]
-            buffer[: piece.size] = piece
-            copy_async(
-                target.data.ptr + start,
-                buffer.ctypes.data,
-                piece.size,
-                runtime.memcpyHostToDevice,
-                stream,
-            )
-            drained.record(stream)
-        return target
-
-
-def download(array: cupy.ndarray, n: int | None = None) -> PinnedArray:
-    """The first n items in fresh pinned memory; valid after the current stream is synchronised."""
-    target = pinned(array.size if n is None else n, array.dtype)
-    stream = cupy.cuda.get_current_stream()
-    copy_async(
-        target.ctypes.data, array.data.ptr, target.nbytes, runtime.memcpyDeviceToHost, stream
-    )
-    return target
-
-
-def copy_async(to: int, source: int, nbytes: int, kind: int, stream: Any) -> None:
-    """One asynchronous copy between addresses; host ends must be pinned."""
-    if nbytes:
-        runtime.memcpyAsync(to, source, nbytes, kind, stream.ptr)

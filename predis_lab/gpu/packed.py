@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..columns import Column
-from .memory import on_device, pinned
 
 INT32_MAX = 2**31 - 1
 
@@ -22,6 +22,7 @@ class Packed:
     n:      rows
     wide:   whether the offsets have 64 bits
     full:   whether the rows fill `data`, which head then does not say
+    count:  uint64 (1,), pinned: where the bytes of all rows together are told instead; None: in head
     """
 
     head: Any
@@ -29,17 +30,31 @@ class Packed:
     n: int
     wide: bool
     full: bool = False
+    count: Any = None
 
     @classmethod
-    def empty(cls, n: int, capacity: int, in_pinned: bool, full: bool = False) -> Packed:
+    def empty(
+        cls,
+        n: int,
+        capacity: int,
+        new: Callable[[int], Any],
+        *,
+        full: bool = False,
+        count: Any = None,
+    ) -> Packed:
+        """Room for n rows of `capacity` bytes together. new: gives as many bytes, as uint8, as it is asked for."""
         wide = capacity > INT32_MAX
-        new, offsets_at = pinned if in_pinned else on_device, cls._offsets_at(n)
-        memory = new(padded(offsets_at + (8 if wide else 4) * (n + 1)) + capacity, np.uint8)
-        split = len(memory) - capacity
-        packed = cls(memory[:split], memory[split:], n, wide, full)
+        split = cls.head_nbytes(n, wide)
+        memory = new(split + capacity)
+        packed = cls(memory[:split], memory[split:], n, wide, full, count)
         if n == 0:
             packed.head[:] = 0
         return packed
+
+    @classmethod
+    def head_nbytes(cls, n: int, wide: bool = False) -> int:
+        """Bytes of the head of n rows."""
+        return padded(cls._offsets_at(n) + (8 if wide else 4) * (n + 1))
 
     @staticmethod
     def _offsets_at(n: int) -> int:
@@ -49,7 +64,8 @@ class Packed:
         """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
         at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
         offsets = self.head[at : at + np.dtype(dtype).itemsize * (self.n + 1)].view(dtype)
-        return self.data, offsets, self.head[16:at].view(np.uint32), self.head[:8].view(np.uint64)
+        count = self.head[:8].view(np.uint64) if self.count is None else self.count
+        return self.data, offsets, self.head[16:at].view(np.uint32), count
 
     @property
     def column(self) -> Column:
@@ -58,7 +74,7 @@ class Packed:
 
     @property
     def total(self) -> int:
-        """Bytes of all rows together; wait for the stream first where the column is pinned."""
+        """Bytes of all rows together; wait for the stream first where they are told in pinned memory."""
         return len(self.data) if self.full else int(self.arrays()[3][0])
 
 

@@ -15,7 +15,7 @@ HARD_LOAD = 0.95  # an insert may fill it up to here
 
 # The driver hands out memory in pages of this; smaller pieces share one, the rest of a last page is lost.
 PAGE_NBYTES = 2**21
-PAGED_CAPACITY = 2**26  # from here on everything is counted in whole pages
+PAGED_CAPACITY = 2**25  # for index and log; from here on everything is counted in whole pages
 ALIGNMENT = 512  # of whatever the driver gives, below that
 MIN_INDEX = 2**16  # bytes of an empty table's
 # Few enough bytes that some segments always fit, enough that a batch needs few launches.

@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "checksum",
     "limits",
     "replay",
     "ladder_find",
@@ -29,7 +30,7 @@ ROWS_PER_THREAD = 2  # at most, in the kernels that pack rows
 # The least share of a multiprocessor's threads that the registers of each family of kernels must leave room for: with
 # more registers a thread has more loads in flight, with more threads there are more threads that have.
 RESIDENT_SHARE = {
-    "FIND_BLOCKS": 0.5,
+    "FIND_BLOCKS": 0.5625,
     "INSERT_BLOCKS": 0.45,
     "MIN_BLOCKS": 0.5,
 }

@@ -7,52 +7,40 @@ stream it was made on.
 
 from __future__ import annotations
 
-import bisect
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import cupy
 import numpy as np
 
 from ..columns import Column
-from ..table import NEVER, RECORD_HEADER_NBYTES, Status
+from ..errors import DeviceTimeout
+from ..table import NEVER, Status
 from . import kernels, launching, sizing
+from .batch import Batch, record_bound, rows_that_fit
+from .checksums import seal
+from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, compact, compact_step, rehash
-from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device, pinned
+from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
+from .pinned import pinned
 from .sizing import BUCKET_NBYTES, HARD_LOAD, MIN_INDEX, SLOTS
-
-
-@dataclass
-class Batch:
-    """An insert under way: the segments set aside for it, and how far it has come."""
-
-    segments: list[Segment] = field(default_factory=list)
-    begins: list[int] = field(default_factory=list)  # address of its first record in each segment
-    before: list[int] = field(default_factory=list)  # rows that have room in earlier segments
-    at: int = 0  # the segment it is writing to
-    row: int = 0  # its next row
-    rows: int = 0  # as many have room, from the first on
-    edges: Any = None  # uint64, on the device: begin and end of what is set aside in each segment
-
-    def span(self) -> kernels.LogSpan:
-        """Where its next piece goes."""
-        segment = self.segments[self.at]
-        earlier = self.edges[: 2 * self.at] if self.at else None
-        return kernels.LogSpan(
-            segment.address + segment.used, self.begins[self.at], segment.end, earlier
-        )
 
 
 class DeviceTable:
     """Records of variable length by variable-length keys.
 
     capacity:   bytes for index and log together
+    checksums:  whether every record carries one, see gpu/checksums.py
+    health:     how long to wait for the device, and whose lock to leave meanwhile
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, checksums: bool = False, health: Health | None = None):
+        self.health = health or Health(TIMEOUT_S)
+        self._unread = False  # the last report: it had not come when it was waited for
         self.arena = Arena(capacity, sizing.segment_nbytes(capacity))
         self.compactions = Compactions()
+        self.checksums = checksums
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
@@ -87,7 +75,7 @@ class DeviceTable:
 
     def close(self) -> None:
         """Gives the memory back once the device is done; the table is of no use any more."""
-        self.enter().synchronize()
+        self.health.wait(self.enter(), "what was under way")
         self.arena.close()
         self.set_index(from_driver(MIN_INDEX), MIN_INDEX)
 
@@ -102,10 +90,18 @@ class DeviceTable:
 
     # ---- Reading
 
-    def find(self, keys: Column, now_ms: int, *, in_pinned: bool, capacity: int) -> Packed:
+    def find(
+        self,
+        keys: Column,
+        now_ms: int,
+        *,
+        new: Callable[[int], Any],
+        capacity: int,
+        count: Any = None,
+    ) -> Packed:
         """The values, on their way on the current stream.
 
-        capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
+        new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
         to be made again with as many as there are. Where keys and all values of the table are whole pieces of 16
         bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
         """
@@ -116,10 +112,10 @@ class DeviceTable:
             and kernels.is_dense(keys)
             and len(keys) * width <= capacity
         ):
-            packed = Packed.empty(len(keys), len(keys) * width, in_pinned, full=True)
+            packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
             kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
             return packed
-        packed = Packed.empty(len(keys), capacity, in_pinned)
+        packed = Packed.empty(len(keys), capacity, new, count=count)
         kernels.find(keys, self.index, now_ms, *packed.arrays(), *self._scan(len(keys), stream))
         return packed
 
@@ -135,7 +131,7 @@ class DeviceTable:
     def scan(self, first: int, n: int, now_ms: int, capacity: int) -> Packed:
         """The keys in n slots from slot `first` on, null where a slot holds none; as `find`, in pinned memory."""
         stream = self.enter()
-        packed = Packed.empty(n, capacity, in_pinned=True)
+        packed = Packed.empty(n, capacity, lambda nbytes: pinned(nbytes, np.uint8))
         slots = self.index[first : first + n]
         kernels.scan_keys(slots, now_ms, *packed.arrays(), *self._scan(n, stream))
         return packed
@@ -145,7 +141,7 @@ class DeviceTable:
     def begin(self, keys: Column, values: Column, now_ms: int) -> Batch:
         """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
         self.enter()
-        batch = Batch()
+        batch = Batch(keys, values)
         if self.arena.segments:
             batch.segments.append(self.arena.segments[-1])
             batch.before.append(0)
@@ -192,14 +188,16 @@ class DeviceTable:
         stop = min(stop, batch.rows - batch.row)
         while row < stop:
             segment = batch.segments[batch.at]
-            fitting = rows_that_fit(keys, values, row, stop, segment.room)
+            fitting = batch.rows_that_fit(stop - row, segment.room)
             if fitting == 0:
                 batch.at += 1
                 continue
-            part = slice(row, row + fitting)
+            piece = keys[row : row + fitting]
+            if values.offsets is not None or values.width != self.uniform_nbytes:
+                self.uniform_nbytes = None  # for whoever looks up before the report is here
             kernels.insert(
-                keys[part],
-                values[part],
+                piece,
+                values[row : row + fitting],
                 self.index,
                 now_ms,
                 expiry,
@@ -210,22 +208,26 @@ class DeviceTable:
                 self.report,
                 self.work,
             )
+            # Taken at once, lest anything is written there should the report not come.
+            bound = batch.bound(fitting)
+            segment.used += bound
+            batch.only = None if batch.row else piece
+            batch.row += fitting
             # Where all rows have one length, what they take is known, and nothing needs to be waited for.
             fixed = keys.offsets is None and values.offsets is None
-            segment.used += (
-                record_bound(keys, values, row, row + fitting)
-                if fixed and row + fitting < stop
-                else self.read_report(stream)
-            )
+            if not fixed or row + fitting == stop:
+                segment.used += self.read_report(stream) - bound
             row += fitting
-            batch.row += fitting
         if row < n:
             status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
             batch.row += n - row
             batch.rows = 0
 
     def end(self, batch: Batch) -> None:
-        """Gives back what the batch had reserved and not used."""
+        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used."""
+        if self.checksums:
+            self.enter()
+            seal(self, batch)
         while self.arena.segments and not self.arena.segments[-1].used:
             self.arena.release(self.arena.segments[-1])
 
@@ -298,6 +300,7 @@ class DeviceTable:
         if len(batch.segments) <= batch.at + 1 or batch.segments[-1].used:
             return False
         self.arena.release(batch.segments.pop())
+        batch.begins.pop()
         batch.rows = batch.before.pop()
         return True
 
@@ -334,6 +337,8 @@ class DeviceTable:
 
     def enter(self) -> Any:
         """The current stream, made to wait for what this table did on another one."""
+        if self._unread:
+            self._take_report()
         stream = cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
             stream.wait_event(self._stream.record())
@@ -351,7 +356,15 @@ class DeviceTable:
 
     def read_report(self, stream: Any) -> int:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
-        stream.synchronize()
+        try:
+            self.health.wait(stream, "a write")
+        except DeviceTimeout:
+            self._unread = True
+            raise
+        return self._take_report()
+
+    def _take_report(self) -> int:
+        self._unread = False
         *counters, used = self.report.tolist()
         entries, self.live_nbytes, longest, shortest_complement = counters
         self.erased += max(0, self.entries - entries)
@@ -359,33 +372,3 @@ class DeviceTable:
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None
         return used
-
-
-def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
-    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths."""
-    n = stop - start
-    if keys.offsets is None and values.offsets is None:
-        return n * kernels.record_nbytes(keys.width, values.width)
-    nbytes = _payload(keys, start, stop), _payload(values, start, stop)
-    if n == 1:
-        return kernels.record_nbytes(*nbytes)
-    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15)
-
-
-def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:
-    """How many rows from `start` on certainly fit into `room` bytes of the log."""
-    if record_bound(keys, values, start, stop) <= room:
-        return stop - start
-    counts = range(stop - start + 1)
-    return (
-        bisect.bisect_right(
-            counts, room, key=lambda n: record_bound(keys, values, start, start + n)
-        )
-        - 1
-    )
-
-
-def _payload(column: Column, start: int, stop: int) -> int:
-    if column.offsets is None:
-        return (stop - start) * column.width
-    return int(column.offsets[stop]) - int(column.offsets[start])

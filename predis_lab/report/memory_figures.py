@@ -30,6 +30,7 @@ _PARTS = {
     "padding": (PURPLE, "xx"),
     "index": (ORANGE, "//"),
     "dead": (INK, ""),
+    "buffers": (GREEN, "\\\\"),
     "unwritten": ("#dde2e9", ".."),
 }
 _HOLDERS = {"arena": (BLUE, "-"), "default_pool": (RED, "--"), "async_pool": (ORANGE, ":")}

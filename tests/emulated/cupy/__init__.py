@@ -51,8 +51,14 @@ class ndarray:  # noqa: N801 - CuPy's own name
     def data(self) -> _Data:
         return _Data(self._host)
 
-    def get(self) -> np.ndarray:
-        return self._host.copy()
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return self._host.copy()
+        out[...] = self._host
+        return out
+
+    def set(self, host: np.ndarray) -> None:
+        self._host[...] = host
 
     def __len__(self) -> int:
         return len(self._host)
@@ -79,6 +85,14 @@ class ndarray:  # noqa: N801 - CuPy's own name
 
     def __isub__(self, other: Any) -> ndarray:
         self._host -= _unwrap(other)
+        return self
+
+    def __iadd__(self, other: Any) -> ndarray:
+        self._host += _unwrap(other)
+        return self
+
+    def __iand__(self, other: Any) -> ndarray:
+        self._host &= _unwrap(other)
         return self
 
 
@@ -164,8 +178,9 @@ def _of_numpy(name: str) -> Any:
     return function
 
 
-arange, stack, concatenate, searchsorted, minimum, array_split = map(
-    _of_numpy, ("arange", "stack", "concatenate", "searchsorted", "minimum", "array_split")
+arange, stack, concatenate, searchsorted, minimum, array_split, unpackbits = map(
+    _of_numpy,
+    ("arange", "stack", "concatenate", "searchsorted", "minimum", "array_split", "unpackbits"),
 )
 
 

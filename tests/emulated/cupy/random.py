@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 
 
+def randint(low: int, high: int, size: int, dtype: Any = int) -> Any:
+    """A device array of integers."""
+    from . import asarray
+
+    return asarray(np.random.default_rng(0).integers(low, high, size, dtype))
+
+
 class RandomState:
     """NumPy's own, with device arrays for answers."""
 

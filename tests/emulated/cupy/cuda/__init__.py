@@ -6,17 +6,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from . import compiler, driver, nvrtc, runtime
+from . import compiler, driver, memory, nvrtc, runtime
 
 _ALIGNMENT = 512  # the driver's
 _PAGE = 2**21  # as well
 _local = threading.local()
-memory = SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {}))
 
 
 def _give_back(nbytes: int) -> None:
@@ -50,14 +48,26 @@ def alloc_pinned_memory(nbytes: int) -> memoryview:
     return np.full(max(nbytes, 512), 0xEF, np.uint8).data
 
 
+class PinnedMemory:
+    """Host memory of its own."""
+
+    def __init__(self, size: int):
+        self._host = np.full(size, 0xEF, np.uint8)
+        self.ptr, self.size = self._host.ctypes.data, size
+
+
 class Event:
-    """Has always happened."""
+    """Happens with its stream, which has always done its work unless a test says otherwise."""
 
     def __init__(self, **_: Any):
         pass
 
+    @property
+    def done(self) -> bool:
+        return getattr(self, "stream", _null).done
+
     def record(self, stream: Any = None) -> None:
-        self.at = time.perf_counter()
+        self.at, self.stream = time.perf_counter(), stream or _null
 
     def synchronize(self) -> None:
         pass
@@ -72,6 +82,7 @@ class Stream:
     """Has always done its work; which one is current is kept per thread."""
 
     _count = 0
+    done = True
 
     def __init__(self, null: bool = False, non_blocking: bool = False):
         Stream._count += 1
@@ -170,4 +181,4 @@ def pinned_memory_pool() -> MemoryPool:
     return _host_pool
 
 
-__all__ = ["compiler", "driver", "nvrtc", "runtime"]
+__all__ = ["compiler", "driver", "memory", "nvrtc", "runtime"]

@@ -1,0 +1,87 @@
+"""Waiting for the device with an end: no call hangs in silence. Called by `table`, `pipeline` and `engine`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import DeviceTimeout
+
+TIMEOUT_S = 60.0  # of one step, unless said otherwise
+_SPINS = (
+    30  # queries of about a microsecond each, before the thread leaves the interpreter to others
+)
+_KEEN_S = 3e-4  # how long it then asks again at once
+_NAP_S = 5e-5
+
+
+class Health:
+    """Whether the device answers, and the lock that a caller leaves while it waits.
+
+    timeout_s:  how long one step may take
+    lock:       held by whoever calls into the engine; other callers get through while this one waits
+    stuck:      what has not been done in time, and which step that was; None while all is well
+    kept:       what the device may still be reading or writing
+    """
+
+    def __init__(self, timeout_s: float):
+        self.timeout_s = timeout_s
+        self.lock = threading.RLock()
+        self.stuck: tuple[Any, str] | None = None
+        self.kept: list[Any] = []
+        self.waited_s = 0.0
+
+    def wait(self, awaited: Any, stage: str) -> None:
+        """Waits until a stream or an event is done; raises DeviceTimeout where that takes longer than timeout_s."""
+        for _ in range(_SPINS):
+            if awaited.done:
+                return
+        began = time.perf_counter()
+        with self.unlocked():
+            while not awaited.done:
+                waited = time.perf_counter() - began
+                if waited > self.timeout_s:
+                    self.stuck = awaited, stage
+                    raise DeviceTimeout(
+                        f"the device has not finished {stage} within {self.timeout_s:g} s; "
+                        "calls are refused until it has"
+                    )
+                time.sleep(0 if waited < _KEEN_S else _NAP_S)
+        self.waited_s += time.perf_counter() - began
+
+    def check(self) -> None:
+        """Raises DeviceTimeout while what was stuck still is."""
+        if self.stuck is None:
+            return
+        awaited, stage = self.stuck
+        if not awaited.done:
+            raise DeviceTimeout(f"the device is still busy with {stage}, given up before")
+        self.stuck = None
+        self.kept.clear()
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Leaves the lock to others for a while."""
+        try:
+            self.lock.release()
+        except RuntimeError:  # called without it: by a test, or a benchmark
+            yield
+            return
+        try:
+            yield
+        finally:
+            self.lock.acquire()
+
+    @contextmanager
+    def holding(self, lock: threading.Lock) -> Iterator[None]:
+        """Another lock, waited for without keeping this one."""
+        if not lock.acquire(blocking=False):
+            with self.unlocked():
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,494 @@
+"""Bulk calls between host memory and the device: chunks and their edges, failures at every stage, waits with an end."""
+
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from predis_lab import DeviceFailed, DeviceTimeout, InvalidArgument, Predis, Status
+from predis_lab.errors import PinnedMemoryUnavailable
+
+try:
+    import cupy
+    from cupy.cuda.runtime import CUDARuntimeError
+
+    from predis_lab.gpu import answer, device, engine, kernels, pinned, pipeline, ring, staging
+except ImportError:  # every test here then skips with this as its reason, see conftest
+    cupy = None
+
+pytestmark = pytest.mark.gpu
+
+MIB = 2**20
+CHUNK = 4096  # bytes, in these tests
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of a few dozen rows, and no way around them."""
+    monkeypatch.setattr(ring, "CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(ring, "MIN_CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(engine, "SMALL_NBYTES", 0)
+    monkeypatch.setattr(staging, "PIECE_NBYTES", 1000)
+
+
+@pytest.fixture
+def cache(small_chunks):
+    with Predis("64MiB", backend="cuda", timeout_s=0.5) as predis:
+        yield predis
+
+
+def fixed(numbers, width=16):
+    rows = np.zeros((len(numbers), width), np.uint8)
+    rows[:, :8] = np.ascontiguousarray(numbers, "<u8").view(np.uint8).reshape(-1, 8)
+    return rows
+
+
+def column(rows):
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))]
+    )
+
+
+def some(n, low, high, seed=0):
+    """n byte strings of `low` to `high` bytes."""
+    generator = np.random.default_rng(seed)
+    return [generator.bytes(int(size)) for size in generator.integers(low, high + 1, n)]
+
+
+def pinned_column(rows):
+    array = pinned.pinned(rows.size, np.uint8)
+    array[:] = rows.reshape(-1)
+    return column(array.reshape(rows.shape))
+
+
+# ---- Chunks
+
+
+ROWS = [1, 2, 7, 8, 9, 23, 24, 25, 47, 48, 49, 50, 51, 52, 63, 64, 65, 128, 500, 1001]
+
+
+@pytest.mark.parametrize("n", ROWS)
+@pytest.mark.parametrize("shape", ["fixed", "odd", "varied", "pinned"])
+def test_every_edge_of_a_chunk(cache, n, shape):
+    numbers = np.arange(n)
+    keys = fixed(numbers, 17 if shape == "odd" else 16)
+    sizes = {"fixed": (64, 64), "odd": (33, 33), "varied": (0, 200), "pinned": (64, 64)}[shape]
+    values = some(n, *sizes)
+    table_keys = {"varied": pa.array([bytes(row) for row in keys], pa.binary())}.get(shape)
+    if table_keys is None:
+        table_keys = pinned_column(keys) if shape == "pinned" else column(keys)
+    report = cache.insert(table_keys, values)
+    assert report.ok and len(report.status) == n
+    assert cache.find(table_keys).to_pylist() == values
+    absent = column(fixed(numbers + n, keys.shape[1]))
+    mixed = pa.concat_arrays([absent, column(keys), absent]).take(np.random.permutation(3 * n))
+    known = dict(zip(map(bytes, keys), values, strict=True))
+    assert cache.find(mixed).to_pylist() == [known.get(key) for key in mixed.to_pylist()]
+    assert cache.contains(mixed).tolist() == [key in known for key in mixed.to_pylist()]
+    assert cache.erase(table_keys[::2]).all() and len(cache) == n // 2
+    assert cache.contains(table_keys).tolist() == [i % 2 == 1 for i in range(n)]
+
+
+def test_duplicates_across_chunks_the_last_wins(cache):
+    numbers = np.random.default_rng(1).integers(0, 200, 3000)
+    values = fixed(np.arange(3000), 48)
+    report = cache.insert(column(fixed(numbers)), column(values))
+    last = {int(number): row for row, number in enumerate(numbers)}
+    assert report.counts()["superseded"] == 3000 - len(last)
+    found = cache.find(column(fixed(np.array(list(last))))).to_pylist()
+    assert found == [bytes(values[row]) for row in last.values()]
+
+
+@pytest.mark.parametrize("nbytes", [CHUNK - 16, CHUNK, CHUNK + 1, 5 * CHUNK, 3 * MIB])
+def test_values_larger_than_a_buffer_and_than_a_segment(cache, nbytes):
+    values = some(3, nbytes, nbytes) + some(30, 0, 40) + some(3, nbytes, nbytes, seed=1)
+    keys = [b"%d" % i for i in range(len(values))]
+    assert cache.insert(keys, values).ok
+    assert cache.find(keys).to_pylist() == values
+    assert cache.find(keys[::-1]).to_pylist() == values[::-1]
+
+
+@pytest.mark.parametrize("split", [2**29, 1000])
+def test_answers_longer_than_expected(cache, monkeypatch, split):
+    monkeypatch.setattr(pipeline, "SPLIT_NBYTES", split)
+    values = some(2000, 0, 8) + some(200, 900, 1500)
+    keys = [b"%d" % i for i in range(len(values))]
+    assert cache.insert(keys, values).ok
+    assert cache.find(keys).to_pylist() == values
+
+
+def test_more_than_offsets_of_32_bits_can_say(cache, monkeypatch):
+    monkeypatch.setattr(answer, "INT32_MAX", 20_000)
+    values = some(3000, 0, 30)
+    keys = [b"%d" % i for i in range(len(values))]
+    assert cache.insert(keys, values).ok
+    found = cache.find(keys)
+    assert found.type == pa.large_binary() and found.to_pylist() == values
+    assert cache.find(keys[:500]).type == pa.binary()
+
+
+def test_an_empty_table_and_empty_values(cache):
+    keys = column(fixed(np.arange(1000)))
+    assert cache.find(keys).to_pylist() == [None] * 1000
+    assert not cache.contains(keys).any() and not cache.erase(keys).any()
+    assert cache.insert(keys, [b""] * 1000).ok
+    assert cache.find(keys).to_pylist() == [b""] * 1000
+
+
+def test_a_full_cache_refuses_the_rest(small_chunks):
+    with Predis("2MiB", backend="cuda") as cache:
+        keys, values = column(fixed(np.arange(40_000))), column(fixed(np.arange(40_000), 64))
+        status = cache.insert(keys, values).status
+        stored = status == Status.STORED
+        assert stored.any() and (status[~stored] == Status.NO_SPACE).all()
+        expected = [
+            row if there else None for row, there in zip(values.to_pylist(), stored, strict=True)
+        ]
+        assert cache.find(keys).to_pylist() == expected
+
+
+# ---- Results
+
+
+def test_results_outlive_what_they_were_read_from(small_chunks):
+    keys, values = column(fixed(np.arange(2000))), column(fixed(np.arange(2000), 64))
+    with Predis("64MiB", backend="cuda") as cache:
+        cache.insert(keys, values)
+        found = cache.find(keys)
+        cache.insert(keys, column(fixed(np.arange(2000) + 7, 64)))
+        for _ in range(5):
+            assert cache.find(keys) != found
+        cache.flushdb()
+    assert found.to_pylist() == values.to_pylist()
+
+
+def test_values_stay_on_the_device(cache):
+    keys, rows = fixed(np.arange(3000)), np.arange(3000 * 16, dtype="f4").reshape(3000, 4, 4)
+    cache.insert(column(keys), rows)
+    asked = column(fixed(np.arange(1000, 4000)))
+    found = cache.find(asked, device=True)
+    assert found.on_device and len(found) == 3000
+    values, there = cache.find(asked, dtype="f4", shape=(4, 4), device=True)
+    assert isinstance(values, cupy.ndarray) and values.shape == (3000, 4, 4)
+    assert np.array_equal(values.get()[:2000], rows[1000:]) and not values.get()[2000:].any()
+    assert there.get().tolist() == [True] * 2000 + [False] * 1000
+    on_host, there = cache.find(asked, dtype="f4", shape=(4, 4))
+    assert np.array_equal(on_host, values.get()) and there[:2000].all() and not there[2000:].any()
+    cache.set(b"another", b"of another length")
+    again, there = cache.find(asked, dtype="f4", shape=(4, 4), device=True)
+    assert np.array_equal(again.get(), values.get()) and int(there.sum()) == 2000
+    rest, there = cache.find([b"another"], dtype="f4", shape=(4, 4), device=True)
+    assert not there.get().any() and not rest.get().any()
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_dlpack_hands_rows_over_without_a_copy(cache, library):
+    module = pytest.importorskip(library)
+    keys, rows = column(fixed(np.arange(500))), np.random.default_rng(0).random((500, 8), "f4")
+    cache.insert(keys, rows)
+    found, _ = cache.find(keys, dtype="f4", shape=(8,), device=True)
+    cupy.cuda.get_current_stream().synchronize()
+    taken = (module if library == "torch" else module.dlpack).from_dlpack(found)
+    pointer = taken.data_ptr() if library == "torch" else taken.unsafe_buffer_pointer()
+    assert pointer == found.data.ptr
+    assert np.array_equal(np.asarray(taken.cpu() if library == "torch" else taken), rows)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shape": (2,)}, {"dtype": "f4", "shape": 3}, {"dtype": "f4", "shape": (0,)}, {"dtype": object}]
+)  # fmt: skip
+def test_layouts_that_make_no_sense(cache, wrong):
+    with pytest.raises(InvalidArgument):
+        cache.find([b"key"], device=True, **wrong)
+
+
+def test_what_was_moved_is_told(cache):
+    keys, values = column(fixed(np.arange(4000))), column(fixed(np.arange(4000), 64))
+    cache.insert(keys, values)
+    cache.find(keys)
+    told = cache.info("transfers")
+    assert told["calls"] == 2 and told["uploaded_bytes"] == 4000 * (16 + 64 + 16)
+    offsets = 4 * 4001
+    assert 4000 * 65 + offsets + 500 <= told["downloaded_bytes"] <= 4000 * 66 + offsets + 4000
+    assert told["peak_bandwidth"] >= told["mean_bandwidth"] > 0
+
+
+def test_stages_are_traced(cache):
+    keys, values = column(fixed(np.arange(4000))), column(fixed(np.arange(4000), 64))
+    cache.insert(keys, values)
+    with cache._table.traced() as intervals:
+        cache.find(keys)
+    assert {one.stage for one in intervals} == {"pack", "upload", "kernel", "download"}
+    assert all(0 <= one.stop_s - one.start_s < 10 for one in intervals)
+    chunks = {one.chunk for one in intervals}
+    assert chunks == set(range(len(chunks))) and len(chunks) > 4
+    with cache._table.traced() as nothing:
+        pass
+    assert nothing == []
+
+
+# ---- What goes wrong
+
+
+def failing(function, at, error):
+    """The function, which fails at its call number `at`."""
+    calls = iter(range(10**9))
+
+    def call(*arguments, **options):
+        if next(calls) == at:
+            raise error
+        return function(*arguments, **options)
+
+    return call
+
+
+STAGES = {"copy": [(staging, "copy_async"), (pipeline, "copy_async"), (answer, "copy_async")], "launch": [(kernels, "launch")]}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 11, 20])
+def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
+    keys = column(fixed(np.arange(2000)))
+    old, new = (column(fixed(np.arange(2000) + by, 64)) for by in (0, 10**6))
+    cache.insert(keys, old)
+    refusal = CUDARuntimeError(2)
+    with monkeypatch.context() as patch:
+        for module, name in STAGES[stage]:
+            patch.setattr(module, name, failing(getattr(module, name), at, refusal))
+        failed = False
+        try:
+            cache.insert(keys, new)
+        except DeviceFailed:
+            failed = True
+        assert failed or at > 8
+    found = cache.find(keys).to_pylist()
+    for was, now, there in zip(old.to_pylist(), new.to_pylist(), found, strict=True):
+        assert there in (was, now)
+    with monkeypatch.context() as patch:
+        for module, name in STAGES[stage]:
+            patch.setattr(module, name, failing(getattr(module, name), at, refusal))
+        try:
+            assert cache.find(keys).to_pylist() == found
+        except DeviceFailed:
+            failed = True
+    assert failed
+    assert cache.find(keys).to_pylist() == found
+    assert cache.insert(keys, new).ok and cache.find(keys).equals(new.cast(pa.binary()))
+    assert len(cache) == 2000
+
+
+def test_an_allocation_that_fails_leaves_everything_as_it_was(cache, monkeypatch):
+    keys, values = column(fixed(np.arange(2000))), column(fixed(np.arange(2000), 64))
+    cache.insert(keys, values)
+
+    def refuse(*_):
+        raise engine.OutOfMemoryError(1, 2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "on_device", refuse)
+        with pytest.raises(DeviceFailed):
+            cache.insert(keys, values)
+    assert cache.find(keys).to_pylist() == values.to_pylist() and len(cache) == 2000
+
+
+def test_without_pinned_memory_it_is_slower_and_says_so(cache, monkeypatch):
+    keys, values = column(fixed(np.arange(2000))), some(2000, 0, 100)
+    cache.insert(keys, values)
+
+    def refuse(*_):
+        raise PinnedMemoryUnavailable("none left")
+
+    monkeypatch.setattr(pinned, "pinned", refuse)
+    monkeypatch.setattr(pinned.pool, "refused", 0)
+    with pytest.warns(RuntimeWarning, match="none left"):
+        assert cache.find(keys).to_pylist() == values
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert cache.find(keys).to_pylist() == values
+    assert cache.info("transfers")["pageable_buffers"] > 1
+
+
+@contextmanager
+def stuck(stream):
+    """Work on a stream that does not end before the block does."""
+    if not hasattr(cupy.cuda, "runtime") or not hasattr(cupy, "RawKernel") or cupy.cuda.runtime.getDeviceProperties(0)["name"] == b"emulated on the CPU":  # fmt: skip
+        stream.done = False
+        yield
+        del stream.done
+        return
+    flag = pinned.pinned(1, np.uint32)
+    flag[0] = 0
+    wait = cupy.RawKernel(
+        'extern "C" __global__ void wait(volatile unsigned* flag) { while (!*flag); }', "wait"
+    )
+    with stream:
+        wait((1,), (1,), (flag.ctypes.data,))
+    try:
+        yield
+    finally:
+        flag[0] = 1
+        stream.synchronize()
+
+
+@pytest.mark.parametrize("way", ["find", "insert", "contains", "get"])
+def test_a_stream_that_never_ends_is_noticed(cache, way):
+    keys, values = column(fixed(np.arange(500))), column(fixed(np.arange(500), 64))
+    cache.insert(keys, values)
+    later = column(fixed(np.arange(500) + 1, 64))
+    with stuck(cache._table._stream):
+        began = time.monotonic()
+        with pytest.raises(DeviceTimeout, match=r"has not finished a .* within 0\.5 s"):
+            {
+                "find": lambda: cache.find(keys),
+                "insert": lambda: cache.insert(keys, later),
+                "contains": lambda: cache.contains(keys),
+                "get": lambda: cache.get(bytes(keys[3].as_py())),
+            }[way]()
+        assert 0.4 < time.monotonic() - began < 10
+        for call in (lambda: cache.find(keys), lambda: cache.insert(keys, values), cache.dbsize):
+            with pytest.raises(DeviceTimeout, match="still busy"):
+                call()
+    found = cache.find(keys).to_pylist()
+    for was, now, there in zip(values.to_pylist(), later.to_pylist(), found, strict=True):
+        assert there in ((was, now) if way == "insert" else (was,))
+    assert cache.insert(keys, later).ok and len(cache) == 500
+    assert cache.find(keys).to_pylist() == later.to_pylist()
+
+
+def test_closing_does_not_wait_for_what_never_ends(small_chunks):
+    cache = Predis("64MiB", backend="cuda", timeout_s=0.3)
+    keys = column(fixed(np.arange(500)))
+    cache.insert(keys, keys)
+    with stuck(cache._table._stream):
+        with pytest.raises(DeviceTimeout):
+            cache.find(keys)
+        began = time.monotonic()
+        cache.close()
+        assert time.monotonic() - began < 5
+    engine._abandoned.clear()
+
+
+# ---- Several callers
+
+
+def test_threads_hammer_one_cache(cache):
+    errors = []
+
+    def work(number):
+        generator = np.random.default_rng(number)
+        mine = {}
+        try:
+            for _ in range(12):
+                picked = np.unique(generator.integers(0, 400, 300)) * 16 + number
+                values = generator.integers(0, 256, (len(picked), 64), np.uint8)
+                keys = fixed(picked)
+                assert cache.insert(column(keys), column(values)).ok
+                mine.update(zip(map(bytes, keys), map(bytes, values), strict=True))
+                asked = list(mine)
+                assert cache.find(asked).to_pylist() == list(mine.values())
+                gone = asked[:: int(generator.integers(2, 9))]
+                assert cache.erase(gone).all()
+                for key in gone:
+                    del mine[key]
+        except Exception as error:  # noqa: BLE001 - told by the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors[0]
+
+
+def test_readers_see_whole_values_while_a_writer_writes(cache):
+    """Values of 64 bytes or of 48, all bytes alike; no reader sees a mixture, or a key missing."""
+    keys, stop, errors = column(fixed(np.arange(1500))), threading.Event(), []
+    cache.insert(keys, np.zeros((1500, 64), np.uint8))
+
+    def read():
+        try:
+            while not stop.is_set():
+                for value in cache.find(keys).to_pylist():
+                    assert value is not None and len(set(value)) == 1 and len(value) in (48, 64)
+        except Exception as error:  # noqa: BLE001 - told by the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for turn in range(1, 25):
+        width = 48 if turn % 3 else 64
+        assert cache.insert(keys, np.full((1500, width), turn, np.uint8)).ok
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors[0]
+
+
+# ---- Pinned blocks
+
+
+def test_blocks_are_used_again():
+    pool = pinned.Pool(kept_nbytes=10 * MIB)
+    first = pool.take(3 * MIB)
+    where = first.ptr
+    pool.give_back(first)
+    assert pool.free_nbytes == 3 * MIB and pool.used_nbytes == 0
+    again = pool.take(3 * MIB - 5)
+    assert again.ptr == where and pool.free_nbytes == 0 and pool.used_nbytes == 3 * MIB
+    blocks = [again, *(pool.take(4 * MIB) for _ in range(4))]
+    for block in blocks:
+        pool.give_back(block)
+    assert pool.free_nbytes <= 10 * MIB and pool.used_nbytes == 0
+    pool.trim()
+    assert pool.free_nbytes == 0
+
+
+def test_sizes_fit_again_and_waste_little():
+    for nbytes in (MIB, MIB + 1, 5 * MIB + 3, 640_000_000):
+        size = pinned._size_class(nbytes)
+        assert nbytes <= size <= 1.25 * nbytes and pinned._size_class(size) == size
+
+
+def test_a_pinned_array_gives_its_block_back():
+    before = pinned.pool.used_nbytes
+    array = pinned.pinned(2 * MIB, np.uint8)
+    view = array[100:]
+    assert pinned.pool.used_nbytes == before + 2 * MIB
+    del array
+    assert pinned.pool.used_nbytes == before + 2 * MIB
+    del view
+    assert pinned.pool.used_nbytes == before
+
+
+# ---- NUMA
+
+
+@pytest.mark.parametrize(
+    ("nodes", "near", "expected"),
+    [(1, "0", set()), (2, "1", {2, 3, 6}), (2, "-1", set()), (2, "", set()), (2, None, set())],
+)
+def test_memory_lies_beside_the_device_where_there_is_a_choice(
+    tmp_path, monkeypatch, nodes, near, expected
+):
+    bus_id = cupy.cuda.runtime.deviceGetPCIBusId(cupy.cuda.runtime.getDevice()).lower()
+    for node in range(nodes):
+        folder = tmp_path / f"devices/system/node/node{node}"
+        folder.mkdir(parents=True)
+        (folder / "cpulist").write_text("2-3,6\n" if node else "0-1,4-5\n")
+    if near is not None:
+        (tmp_path / "bus/pci/devices" / bus_id).mkdir(parents=True)
+        (tmp_path / "bus/pci/devices" / bus_id / "numa_node").write_text(near)
+    monkeypatch.setattr(device, "_SYSTEM", tmp_path)
+    device.nearby_cores.cache_clear()
+    try:
+        assert device.nearby_cores() == expected
+        with pinned.near_device():
+            pass
+    finally:
+        device.nearby_cores.cache_clear()
