@@ -62,8 +62,8 @@ def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
 def compact(
     table: DeviceTable,
     now_ms: int,
-    keep: Container[Segment],
-    until: Callable[[], bool],
+    keep: Container[Segment] = (),
+    until: Callable[[], bool] = lambda: False,
 ) -> int:
     """Steps of compaction until something holds, or as many as there are; how many bytes of the log came free."""
     freed = 0
