@@ -1,8 +1,9 @@
 """Batches between host memory and the table: chunks through a ring of device buffers, so that packing, upload, kernel and
 download of neighbouring chunks overlap. Called by `engine`.
 
-Three streams, one for each way of the link and one for the kernels, are all the overlap there is to be had: a chunk's
-upload, kernel and download follow one another by events, and each engine works through its own queue. Answers are copied
+A stream for each way of the link and one for the kernels are all the overlap there is to be had: a chunk's upload, kernel
+and download follow one another by events, and each engine works through its own queue. Lookups and inserts upload on
+streams of their own, lest a few keys wait behind many records. Answers are copied
 straight into pinned memory that becomes the returned array.
 """
 
@@ -12,12 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cupy
 import numpy as np
+from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column
 from ..errors import DeviceTimeout
@@ -58,7 +60,7 @@ class Pipeline:
         self.transfers = Transfers()
         self.trace: Trace | None = None
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
-        self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        self._down = cupy.cuda.Stream(non_blocking=True)
         up, down = ring_nbytes(capacity_nbytes)
         self._reader, self._writer = (
             Ring(up, down, self.health),
@@ -144,14 +146,13 @@ class Pipeline:
             self.health.holding(ring.busy),
             self.health.unlocked(),
             self._measured(ring),
-            self._kept(keep, keys),
-            self._none_left(sent),
+            self._kept(ring, keep, keys),
         ):
             for number, (first, stop) in enumerate(pieces([keys], ring.up_nbytes, most)):
                 chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
                 self._send(ring, [keys], chunk)
                 sent.append(chunk)
-                while sent and (len(sent) == 2 or self._has_arrived(sent[0])):
+                while sent and (len(sent) == 2 or sent[0].slot.uploaded.done):
                     ask()
                 while asked and (len(asked) == 2 or asked[0].slot.computed.done):
                     finish()
@@ -210,14 +211,14 @@ class Pipeline:
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             chunk.slot.done.record(self.stream)
 
-        with self._measured(ring), self._kept(result, keys, values, status):
-            with self._ended(batch), self.health.unlocked(), self._none_left(staged):
+        with self._measured(ring), self._kept(ring, result, keys, values, status):
+            with self._ended(batch), self.health.unlocked():
                 steps = pieces([keys, values], ring.up_nbytes, len(keys), step=1)
                 for number, (first, stop) in enumerate(steps):
                     chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
                     self._send(ring, [keys, values], chunk)
                     staged.append(chunk)
-                    while staged and (len(staged) == DEPTH - 1 or self._has_arrived(staged[0])):
+                    while staged and (len(staged) == DEPTH - 1 or staged[0].slot.uploaded.done):
                         store()
                 while staged:
                     store()
@@ -241,31 +242,25 @@ class Pipeline:
 
     def _send(self, ring: Ring, columns: Sequence[Column], chunk: Chunk) -> None:
         """Starts the upload of the chunk's rows of each column."""
-        uploads = []
 
-        def take(source: np.ndarray) -> Any:
+        def up(source: np.ndarray) -> Any:
             target = chunk.slot.take(source.nbytes)
-            uploads.append((source, target.data.ptr, chunk.number))
+            ring.staging.upload(source, target.data.ptr, ring.stream, chunk.number)
             return target
 
-        with self._up:
+        with ring.stream:
             for column in columns:
                 part = column[chunk.first : chunk.stop]
                 start, stop = part.span
-                data, offsets = take(part.data[start:stop]), part.offsets
+                data, offsets = up(part.data[start:stop]), part.offsets
                 if offsets is not None:
-                    offsets = take(offsets).view(offsets.dtype)
+                    offsets = up(offsets).view(offsets.dtype)
                     chunk.starts.append((offsets, start))
                 chunk.columns.append(Column(data, offsets, part.width, len(part)))
-        chunk.sent = ring.staging.start(uploads, self._up, chunk.slot.uploaded)
-
-    def _has_arrived(self, chunk: Chunk) -> bool:
-        return chunk.sent.done() and chunk.slot.uploaded.done
+        chunk.slot.uploaded.record(ring.stream)
 
     def _await(self, chunk: Chunk) -> None:
         """Waits until the chunk is on the device; on the kernels' stream others' kernels would be kept waiting too."""
-        with self.health.unlocked():
-            chunk.sent.result()
         self.health.wait(chunk.slot.uploaded, "an upload")
         with self.stream:
             for offsets, start in chunk.starts:
@@ -295,21 +290,19 @@ class Pipeline:
             transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
 
     @contextmanager
-    def _none_left(self, queue: deque[Chunk]) -> Iterator[None]:
-        """Whatever happens, nothing goes on being sent to a slot that the next call may use."""
+    def _kept(self, ring: Ring, *used: Any) -> Iterator[None]:
+        """Whatever fails, the device is done with what a call used before anybody else gets it."""
         try:
             yield
-        finally:
-            for chunk in queue:
-                chunk.sent.exception()
-
-    @contextmanager
-    def _kept(self, *used: Any) -> Iterator[None]:
-        """What a call used is kept for as long as the device may still use it."""
-        try:
-            yield
-        except DeviceTimeout:
+        except BaseException as error:
             self.health.kept.extend(used)
+            if not isinstance(error, DeviceTimeout):
+                with suppress(
+                    CUDARuntimeError
+                ):  # where nothing works any more, nothing is written either
+                    for stream in (ring.stream, self.stream, self._down):
+                        self.health.wait(stream, "what was under way")
+                self.health.kept.clear()
             raise
 
     @contextmanager

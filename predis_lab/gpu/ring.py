@@ -54,11 +54,13 @@ class Slot:
 class Ring:
     """The slots of one direction, used in turn, by one call at a time.
 
-    brought_nbytes: down, so far
+    stream:          of its uploads
+    brought_nbytes:  down, so far
     """
 
     def __init__(self, up_nbytes: int, down_nbytes: int, health: Health):
         self.busy, self.staging = threading.Lock(), Staging(health)
+        self.stream = cupy.cuda.Stream(non_blocking=True)
         self.brought_nbytes = 0
         self.up_nbytes, self.down_nbytes = up_nbytes, down_nbytes
         self._turn, self.slots = 0, []
@@ -89,7 +91,6 @@ class Chunk:
     slot: Slot
     columns: list[Column] = field(default_factory=list)
     starts: list[tuple[Any, int]] = field(default_factory=list)  # offsets, and where they begin
-    sent: Any = None  # a future: all of it is on its way
     answer: Any = None
 
     @property

@@ -1,14 +1,11 @@
 """Host bytes on their way to the device: straight from pinned memory, or through pinned buffers that several cores fill
-while the link empties them. A thread of its own sees to that, so that packing goes on while the caller waits for the
-device. Called by `pipeline`.
+while the link empties them. Called by `pipeline`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,10 +23,7 @@ PIECE_NBYTES = 32 * 2**20
 BUFFERS = 3  # one being filled, one on its way, one between
 ALONE_NBYTES = 2**20  # one core copies up to here
 # One core manages some 6 to 10 GB/s, the link five times as much.
-PACKERS = max(1, min(15, pa.cpu_count() - 1))
-
-# An array, the device address it goes to, and the number of its chunk.
-Upload = tuple[np.ndarray, int, int]
+PACKERS = max(1, min(14, pa.cpu_count() - 2))
 
 
 class Staging:
@@ -45,25 +39,8 @@ class Staging:
         self._buffers: list[np.ndarray] = []
         self._drained: list[Any] = []
         self._turn = 0
-        self._packer = ThreadPoolExecutor(
-            1, "predis-pack", runtime.setDevice, (runtime.getDevice(),)
-        )
         self.sent_nbytes = 0
         self.trace: Trace | None = None
-
-    def start(self, uploads: Sequence[Upload], stream: Any, uploaded: Any) -> Future:
-        """Copies one array after the other; then records the event `uploaded` on the stream. When that is done is told."""
-        if all(not source.nbytes or is_pinned(source) for source, *_ in uploads):
-            self._upload_all(uploads, stream, uploaded)
-            done: Future = Future()
-            done.set_result(None)
-            return done
-        return self._packer.submit(self._upload_all, uploads, stream, uploaded)
-
-    def _upload_all(self, uploads: Sequence[Upload], stream: Any, uploaded: Any) -> None:
-        for source, target, chunk in uploads:
-            self.upload(source, target, stream, chunk)
-        uploaded.record(stream)
 
     def upload(self, source: np.ndarray, target: int, stream: Any, chunk: int = 0) -> None:
         """Copies a contiguous array to a device address, in order on the stream; `chunk` is what a trace calls it.
@@ -101,8 +78,7 @@ class Staging:
             copy_async(target, source.ctypes.data, source.nbytes, stream)
 
     def close(self) -> None:
-        """Ends the thread, gives the buffers back."""
-        self._packer.shutdown()
+        """Gives the buffers back."""
         self._buffers.clear()
 
 

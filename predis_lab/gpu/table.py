@@ -195,19 +195,23 @@ class DeviceTable:
             piece = keys[row : row + fitting]
             if values.offsets is not None or values.width != self.uniform_nbytes:
                 self.uniform_nbytes = None  # for whoever looks up before the report is here
-            kernels.insert(
-                piece,
-                values[row : row + fitting],
-                self.index,
-                now_ms,
-                expiry,
-                batch.span(),
-                batch.row,
-                status,
-                self.counters,
-                self.report,
-                self.work,
-            )
+            try:
+                kernels.insert(
+                    piece,
+                    values[row : row + fitting],
+                    self.index,
+                    now_ms,
+                    expiry,
+                    batch.span(),
+                    batch.row,
+                    status,
+                    self.counters,
+                    self.report,
+                    self.work,
+                )
+            except BaseException:
+                self.work.fill(0)  # records may have been counted that will not be published
+                raise
             # Taken at once, lest anything is written there should the report not come.
             bound = batch.bound(fitting)
             segment.used += bound

@@ -23,10 +23,6 @@ def getDevice() -> int:  # noqa: N802
     return 0
 
 
-def setDevice(number: int) -> None:  # noqa: N802
-    """The only one there is."""
-
-
 def getDeviceProperties(number: int) -> dict[str, Any]:  # noqa: N802
     return {
         "name": b"emulated on the CPU",
