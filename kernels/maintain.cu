@@ -4,7 +4,7 @@
 // count_alive  records that have not expired
 // rehash       the records of one index into a larger, empty one; expired ones are left behind
 // census       live bytes per segment of the log: which segments are worth compacting
-// relocate     the live records of chosen segments to the tail of another segment, on the device or on the host
+// relocate     the live records of chosen segments to the tails of one or two others, on the device or on the host
 #include "emit.cuh"
 #include "probe.cuh"
 #include "counters.cuh"
@@ -107,14 +107,17 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64* slots, u64 n, u64 now,
     u64 side,                                           // 0 or ON_HOST: where the segments lie
     const u64* starts, u64 segments, const u8* chosen,  // per segment: 1 if its records have to leave
-    u8* log, u64 room,                                  // bytes there; records that find none stay where they are
-    u64 to,                                             // 0 or ON_HOST: where the log lies
+    u8* log, u64 room,         // where they go, and bytes there
+    u64 to,                    // 0 or ON_HOST: where that lies
+    u8* spill, u64* spilled,   // where tiles go that find no room there, with room for all, and their bytes, from zero; or
+                               // null: records that find none stay
     u64* counters, u64* report,
     u64* work) {  // as for insert; comes to more than `room` where records have stayed
     __shared__ u8* targets[TILE];
     __shared__ const u8* sources[TILE];
     __shared__ u32 lengths[TILE];
     __shared__ u64 tile_start;
+    __shared__ bool spills;
     __shared__ Changes changes;
     start(changes);
 
@@ -128,10 +131,15 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
         (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
     }
     u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
-    if (t == 0 && tile_nbytes) tile_start = atomicAdd(work, tile_nbytes);
+    if (t == 0 && tile_nbytes) {
+        // Once a tile does not fit, none that comes after it does: those that fit are the first ones, without gaps.
+        u64 at = atomicAdd(work, tile_nbytes);
+        spills = spill && at + tile_nbytes > room;
+        tile_start = spills ? atomicAdd(spilled, tile_nbytes) : at;
+    }
     __syncthreads();
-    u8* target = log + tile_start + before;
-    if (nbytes && tile_start + before + nbytes > room) nbytes = 0;
+    u8* target = (spills ? spill : log) + tile_start + before;
+    if (!spills && nbytes && tile_start + before + nbytes > room) nbytes = 0;
     targets[t] = target;
     sources[t] = record_of(slot);
     lengths[t] = nbytes;

@@ -25,8 +25,10 @@ from .arguments import (
 from .columns import Column, check_keys, check_values, dense_rows
 from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
 from .glob import compile_glob
-from .table import ABSENT, NEVER, CheckedHostTable, HostTable, InsertReport, Table
+from .table import ABSENT, NEVER, NO_BYTES, CheckedHostTable, HostTable, InsertReport, Table
 
+# Seconds between two steps of `compact`: a lock that is taken again at once goes to whoever gave it back.
+BREATH_SECONDS = 1e-4
 SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
 
 
@@ -342,6 +344,22 @@ class Predis:
             table.clear()
         return True
 
+    def compact(self) -> int:
+        """Makes the room of dead and expired records free to be written to; how many bytes that is.
+
+        Writes do so themselves where they find no room; called beforehand, it spares them the wait. It goes by steps,
+        each of which moves what fits into one segment (`log_segment_memory`) at most; calls of other threads get through
+        in between. Keys, values and what has been handed out stay as they are.
+        """
+        freed = 0
+        while True:
+            with self._open() as table:
+                step = table.compact(now_ms())
+            freed += step
+            if not step:
+                return freed
+            time.sleep(BREATH_SECONDS)
+
     def scan_iter(self, match: Any = None, count: int | None = None) -> Iterator:
         """The keys, in no order; one present from the first to the last is returned at least once."""
         step = SCAN_COUNT if count is None else scan_count(count)
@@ -372,7 +390,10 @@ class Predis:
                 "memory": {
                     "used_memory": memory.pop("used"),
                     "maxmemory": memory.pop("capacity"),
-                    **{f"{purpose}_memory": nbytes for purpose, nbytes in memory.items()},
+                    **{
+                        name if name.endswith(NO_BYTES) else f"{name}_memory": number
+                        for name, number in memory.items()
+                    },
                 },
                 "stats": {
                     "total_commands_processed": self._commands,

@@ -21,6 +21,9 @@ from .errors import CacheFull, CorruptRecord, InvalidArgument, InvalidValue, Uns
 
 RECORD_HEADER_NBYTES = 16  # what every record costs beside its key and value, on either side
 
+# Names in `Table.memory` with these endings count something else than bytes.
+NO_BYTES = ("_count", "_ratio", "_seconds")
+
 # What `expiry` answers where there is no moment to name; the numbers are Redis's.
 ABSENT = -2
 NEVER = -1
@@ -122,14 +125,20 @@ class Table(Protocol):
     def count(self, now_ms: int) -> int:
         """How many keys there are that have not expired."""
 
+    def compact(self, now_ms: int) -> int:
+        """One step, short, of making the room of dead and expired records free; how many bytes, 0 where nothing pays."""
+
     def clear(self) -> None:
         """Removes every record."""
 
     def transfers(self) -> dict[str, float]:
         """What bulk calls have moved between host and device; empty where there is no device."""
 
-    def memory(self) -> dict[str, int]:
-        """Bytes by purpose: at least `capacity`, `used` (records, index and buffers) and `records`."""
+    def memory(self) -> dict[str, int | float]:
+        """Bytes by purpose: at least `capacity`, `used` (records, index and buffers) and `records`.
+
+        What is no number of bytes has a name that ends with one of NO_BYTES.
+        """
 
     def stats(self) -> dict[str, int]:
         """What has been counted besides hits and misses; nothing where records lie in one kind of memory only."""
@@ -267,12 +276,17 @@ class HostTable:
         self._purge(now_ms)
         return len(self._records)
 
+    def compact(self, now_ms: int) -> int:
+        before = self._used
+        self._purge(now_ms)
+        return before - self._used
+
     def clear(self) -> None:
         self._records = {}
         self._used = 0
         self._has_expiry = False
 
-    def memory(self) -> dict[str, int]:
+    def memory(self) -> dict[str, int | float]:
         return {"capacity": self._capacity, "used": self._used, "records": self._used}
 
     def find_on_device(self, keys: Column, now_ms: int) -> Column:

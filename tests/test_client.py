@@ -42,6 +42,7 @@ CALLS = {
     "ttl": lambda cache: cache.ttl("a"),
     "pttl": lambda cache: cache.pttl("a"),
     "dbsize": lambda cache: cache.dbsize(),
+    "compact": lambda cache: cache.compact(),
     "flushdb": lambda cache: cache.flushdb(),
     "scan_iter": lambda cache: list(cache.scan_iter()),
     "info": lambda cache: cache.info(),

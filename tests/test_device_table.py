@@ -9,7 +9,7 @@ try:
     import cupy
 
     from predis_lab.gpu import engine
-    from predis_lab.gpu.table import HARD_LOAD
+    from predis_lab.gpu.sizing import HARD_LOAD
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = engine = None
 

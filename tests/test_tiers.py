@@ -225,7 +225,9 @@ def test_equal_keys_in_a_batch_move_once(tiered_cache, remember):
     before = stats(cache)
     asked = np.repeat(np.arange(5), 300)
     np.random.default_rng(5).shuffle(asked)
-    cache.find(cupy.asarray(keys_of(asked)))  # in one piece: columns from the host may come in several
+    cache.find(
+        cupy.asarray(keys_of(asked))
+    )  # in one piece: columns from the host may come in several
     assert moved(cache, before)[:3] == (0, 1500, 5 * 288)
     assert cache.find(keys_of(asked)).to_pylist() == rows(values_of(asked))
     assert moved(cache, before)[:3] == (1500, 1500, 5 * 288)

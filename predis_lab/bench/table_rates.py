@@ -20,7 +20,8 @@ from ..columns import Column
 from ..gpu import kernels, replay
 from ..gpu.maintenance import rehash
 from ..gpu.memory import device_bytes, on_device
-from ..gpu.table import BUCKET_NBYTES, MAX_LOAD, SLOTS, DeviceTable
+from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
+from ..gpu.table import DeviceTable
 from ..table import NEVER, Status
 from .contestants import WrongAnswerError
 from .device_records import KEY_NBYTES, RealRecords, keys, values
@@ -99,7 +100,6 @@ class FixedTable:
 def empty_table(capacity: int, index_nbytes: int, host_capacity: int = 0) -> DeviceTable:
     """A table whose index has its size before any record comes."""
     table = DeviceTable(capacity, host_capacity)
-    table.arena.make_left(index_nbytes)
     rehash(table, index_nbytes, NOW_MS)
     return table
 

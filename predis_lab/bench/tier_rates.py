@@ -17,8 +17,9 @@ from ..columns import Column
 from ..gpu import kernels
 from ..gpu.memory import on_device
 from ..gpu.pinned import pinned
+from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
 from ..gpu.staging import copy_async
-from ..gpu.table import BUCKET_NBYTES, MAX_LOAD, SLOTS, DeviceTable
+from ..gpu.table import DeviceTable
 from ..table import Status
 from .device_records import KEY_NBYTES, keys, values
 from .limits import Limit, event_seconds

@@ -23,6 +23,7 @@ class Batch:
     values: Column
     segments: list[Segment] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)  # address of its first record in each segment
+    before: list[int] = field(default_factory=list)  # rows that have room in earlier segments
     at: int = 0  # the segment it is writing to
     row: int = 0  # its next row
     rows: int = 0  # as many have room, from the first on

@@ -29,10 +29,12 @@ from ..errors import (
     PinnedMemoryUnavailable,
 )
 from ..table import NO_CHECKSUMS, Status
+from . import usage
 from .batch import rows_that_fit
 from .checksums import check, verify
 from .device import Device
 from .health import TIMEOUT_S, Health
+from .maintenance import compact_step
 from .memory import device_bytes, on_device
 from .packed import INT32_MAX, Packed
 from .pinned import pinned, pool
@@ -286,33 +288,34 @@ class DeviceEngine:
                 lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out),
             )
 
+    def compact(self, now_ms: int) -> int:
+        with self._guard, self.health.holding(self.pipeline.writing), self._stream:
+            return compact_step(self.table, now_ms)
+
     def clear(self) -> None:
         with self._guard, self.health.holding(self.pipeline.writing), self._stream:
             self.table.clear()
 
     # ---- What it is
 
-    def memory(self) -> dict[str, int]:
-        table, arena = self.table, self.table.arena
-        buffers = Pipeline.nbytes(self._capacity)
+    def memory(self) -> dict[str, int | float]:
+        told, buffers = usage.of_table(self.table), Pipeline.nbytes(self._capacity)
         memory = {
+            **told,
             "capacity": self._capacity,
-            "used": buffers + arena.reserved + arena.nbytes_in_use,
-            "records": table.live_nbytes,
-            "index": arena.reserved,
-            "log": arena.nbytes_in_use,
-            "log_used": arena.used,
-            "log_segment": arena.segment_nbytes,
+            "used": buffers + told["used"],
+            "taken": buffers + told["taken"],
             "buffers": buffers,
             "pinned_used": pool.used_nbytes,
             "pinned_free": pool.free_nbytes,
-            "pool": cupy.get_default_memory_pool().total_bytes(),
+            **usage.of_pools(),
         }
-        if table.tiers.capacity:
+        tiers = self.table.tiers
+        if tiers.capacity:
             with self._stream:
-                memory |= table.tiers.memory()
-            memory["capacity"] += table.tiers.host.capacity
-            memory["used"] += table.tiers.host.nbytes_in_use
+                memory |= tiers.memory()
+            memory["capacity"] += tiers.host.capacity
+            memory["used"] += tiers.host.nbytes_in_use
         return memory
 
     def stats(self) -> dict[str, int]:

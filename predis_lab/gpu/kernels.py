@@ -297,10 +297,13 @@ def relocate(
     counters: Any,
     report: Any,
     work: Any,
+    spill: int = 0,
+    spilled: Any = None,
 ) -> None:
     """Moves the live records of the chosen segments (uint8 (segments,)) on one side to `room` bytes at the address `log`.
 
-    What finds no room stays; the report then says that more than `room` was used.
+    spill: where what finds no room there goes, an address with room for all of it, or 0: it stays. The report says how much
+    asked for room either way. spilled: uint64 (1,), zeroed; bytes that went to spill.
     """
     n, segments = len(slots), len(starts)
     launch(
@@ -317,6 +320,8 @@ def relocate(
         log,
         room,
         to_host * ON_HOST,
+        spill,
+        address(spilled, "u8", 1) if spill else 0,
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
     )

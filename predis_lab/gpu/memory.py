@@ -15,6 +15,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from ..errors import InvalidArgument
+from . import sizing
 from .pinned import PinnedArray
 
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
@@ -83,7 +84,7 @@ class Segment:
 
 @dataclass
 class Arena:
-    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes.
+    """The log's segments, all together and with `reserved` (the index) within `capacity` bytes as the driver counts them.
 
     Device segments are taken from the driver before they are needed: taking one costs as much as writing half of it.
     """
@@ -150,8 +151,15 @@ class Arena:
             self.free.pop()
         return self.left >= nbytes
 
+    def taken(self, nbytes: int) -> int:
+        """What the driver takes for an allocation of nbytes."""
+        on_device = self.allocate is from_driver
+        return sizing.rounded(
+            nbytes, sizing.granule(self.capacity) if on_device else sizing.ALIGNMENT
+        )
+
     def _take(self, nbytes: int) -> Segment | None:
-        nbytes = -(-nbytes // 512) * 512
+        nbytes = self.taken(nbytes)
         if not self.make_left(nbytes):
             return None
         array = self.allocate(nbytes)
@@ -164,17 +172,23 @@ class Arena:
         if segment.nbytes == self.segment_nbytes:
             self.free.append(segment)
 
-    def fill(self) -> None:
-        """Takes what is left of the capacity from the driver; raises InvalidArgument where the device lacks it."""
+    def fill(self) -> bool:
+        """Takes what is left of the capacity from the driver; False where the device lacks it."""
         while self.left >= self.segment_nbytes:
             segment = self._take(self.segment_nbytes)
             if segment is None:
-                free, total = runtime.memGetInfo()
-                raise InvalidArgument(
-                    f"{self.capacity:,} bytes for index and log are not to be had: "
-                    f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
-                )
+                return False
             self.free.append(segment)
+        return True
+
+    def require(self) -> None:
+        """As `fill`; raises InvalidArgument where the device lacks it."""
+        if not self.fill():
+            free, total = runtime.memGetInfo()
+            raise InvalidArgument(
+                f"{self.capacity:,} bytes for index and log are not to be had: "
+                f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
+            )
 
     def clear(self) -> None:
         """Takes every segment out of the log."""

@@ -7,7 +7,6 @@ stream it was made on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -17,21 +16,17 @@ import numpy as np
 from ..columns import Column
 from ..errors import DeviceTimeout
 from ..table import NEVER, Status
-from . import kernels, launching
+from . import kernels, launching, sizing
 from .batch import Batch, record_bound, rows_that_fit
 from .checksums import seal
 from .health import TIMEOUT_S, Health
-from .maintenance import compact, rehash
+from .maintenance import Compactions, compact, compact_step, rehash
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
 from .pinned import pinned
+from .sizing import BUCKET_NBYTES, HARD_LOAD, MIN_INDEX, SLOTS
 from .tiers import Tiers
 
-SLOTS = 8  # per bucket
-BUCKET_NBYTES = 64
-MAX_LOAD = 0.8  # a fuller index grows before the next insert
-HARD_LOAD = 0.95  # an insert may fill it up to here
-MIN_BUCKETS = 1024
 # Of the device's capacity, what a batch sets aside at once where records may leave for the host.
 BATCH_SHARE = 1 / 4
 
@@ -54,10 +49,8 @@ class DeviceTable:
     ):
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
-        # Segments small enough that a few of them always fit, large enough that a batch needs few launches.
-        least = min(capacity, host_capacity or capacity)
-        segment_nbytes = min(max(least // 64, 2**16), 2**30) // 512 * 512
-        self.arena = Arena(capacity, segment_nbytes)
+        self.arena = Arena(capacity, sizing.segment_nbytes(capacity, host_capacity))
+        self.compactions = Compactions()
         self.checksums = checksums
         self.tiers = Tiers(self, host_capacity)
         self.counters = on_device(kernels.COUNTERS, np.uint64)
@@ -84,8 +77,8 @@ class DeviceTable:
         self.enter()
         self.tiers.clear()
         self.arena.clear()
-        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
-        self.arena.fill()
+        self.set_index(from_driver(self.arena.taken(MIN_INDEX)), MIN_INDEX)
+        self.arena.require()
         self.counters.fill(0)
         self.entries = self.erased = self.live_nbytes = self.max_value_nbytes = 0
         self.stuck_nbytes = 0  # dead, but not worth moving when compaction last looked
@@ -98,7 +91,7 @@ class DeviceTable:
         self.health.wait(self.enter(), "what was under way")
         self.tiers.clear()
         self.arena.close()
-        self.set_index(from_driver(MIN_BUCKETS * BUCKET_NBYTES))
+        self.set_index(from_driver(MIN_INDEX), MIN_INDEX)
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
@@ -165,6 +158,7 @@ class DeviceTable:
         batch = Batch(keys, values)
         if self.arena.segments and self.arena.segments[-1] is not self.tiers.target:
             batch.segments.append(self.arena.segments[-1])
+            batch.before.append(0)
         n, room = len(keys), batch.segments[-1].room if batch.segments else 0
         while True:
             batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
@@ -175,6 +169,7 @@ class DeviceTable:
             if segment is None:
                 break
             batch.segments.append(segment)
+            batch.before.append(batch.rows)
             room = segment.room
         batch.begins = [segment.address + segment.used for segment in batch.segments]
         if len(batch.segments) > 1:
@@ -209,9 +204,12 @@ class DeviceTable:
             if asked == row:
                 break
             stop = row + self._make_index_room(keys[row:asked], now_ms, batch)
+            stop = min(
+                stop, row + batch.rows - batch.row
+            )  # the index may have taken from the batch
             self._write(batch, keys, values, row, stop, expiry, now_ms, status, stream)
             row = stop
-            if row < asked:
+            if row < asked and not (batch.row == batch.rows and self.tiers.host.capacity):
                 break
         if row < n:
             status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
@@ -287,6 +285,7 @@ class DeviceTable:
             more.edges,
             0,
         )
+        batch.before = [batch.rows + before for before in more.before]
         batch.rows += more.rows
 
     def end(self, batch: Batch) -> None:
@@ -324,7 +323,7 @@ class DeviceTable:
     def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
         """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
         n, used = len(keys), self.entries
-        crowded = used > MAX_LOAD * self.slots or self._is_stale()
+        crowded = self._buckets_wanted(used) > self.slots // SLOTS or self._is_stale()
         if not crowded and used + n <= HARD_LOAD * self.slots:
             return n
         present = on_device(n, np.bool_)
@@ -342,33 +341,48 @@ class DeviceTable:
         """Whether as many records are gone as there are slots: buckets they went past still send searches on."""
         return self.erased > self.slots
 
+    def _buckets_wanted(self, records: int) -> int:
+        """Buckets that the index should have for so many records, given what the capacity holds of their mean size."""
+        most = float("inf")
+        if self.entries:
+            room = self.arena.capacity - self.arena.segment_nbytes
+            most = sizing.records_at_most(room, self.live_nbytes / self.entries)
+        return sizing.index_buckets(self.slots // SLOTS, records, most)
+
     def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
-        """Rehashes into an index for `records` at MAX_LOAD, or the largest that the capacity allows."""
-        buckets = self.slots // SLOTS
-        wanted = buckets
-        if records > MAX_LOAD * self.slots:
-            # At least double, lest small batches rehash again and again.
-            wanted = max(2 * buckets, math.ceil(records / (MAX_LOAD * SLOTS)))
+        """Rehashes into an index for `records`, or the largest that the capacity allows."""
+        buckets, wanted = self.slots // SLOTS, self._buckets_wanted(records)
         if wanted > self._index_room():
-            compact(self, now_ms, keep=batch.segments)
-            while wanted > self._index_room() and self.tiers.demote(now_ms, batch.segments):
+            compact(self, now_ms, batch.segments, until=lambda: wanted <= self._index_room())
+            while wanted > self._index_room() and (
+                self.tiers.demote(now_ms, batch.segments) or self._shorten(batch)
+            ):
                 pass
             wanted = max(buckets, min(wanted, self._index_room()))
         if wanted > buckets or self._is_stale():
-            self.arena.make_left(wanted * BUCKET_NBYTES - self.index.nbytes)
             rehash(self, wanted * BUCKET_NBYTES, now_ms)
+
+    def _shorten(self, batch: Batch) -> bool:
+        """Gives the last segment set aside for a batch back; False where it is in use, or the batch has come there."""
+        if len(batch.segments) <= batch.at + 1 or batch.segments[-1].used:
+            return False
+        self.arena.release(batch.segments.pop())
+        batch.begins.pop()
+        batch.rows = batch.before.pop()
+        return True
 
     def _index_room(self) -> int:
         """Buckets that the index may have, one segment kept back for compaction."""
         arena = self.arena
-        return (arena.available + self.index.nbytes - arena.segment_nbytes) // BUCKET_NBYTES
+        room = arena.available + arena.reserved - arena.segment_nbytes
+        return room // arena.taken(1) * arena.taken(1) // BUCKET_NBYTES
 
-    def set_index(self, memory: cupy.ndarray) -> None:
-        """Takes another piece of memory for the index, and empties it."""
-        memory.data.memset_async(0, memory.nbytes)
-        self.index = memory.view(np.uint64)
+    def set_index(self, memory: cupy.ndarray, nbytes: int) -> None:
+        """Takes the first nbytes of another piece of memory for the index, and empties them."""
+        memory.data.memset_async(0, nbytes)
+        self.index = memory[:nbytes].view(np.uint64)
         self.epoch += 1
-        self.arena.reserved = memory.nbytes
+        self.arena.reserved = self.arena.taken(nbytes)
 
     def segment_for(
         self, nbytes: int, now_ms: int, keep: Container[Segment], *, promoting: bool = False
@@ -385,7 +399,7 @@ class DeviceTable:
                 >= max(nbytes + SLACK_NBYTES, arena.segment_nbytes) + arena.segment_nbytes
             ):
                 return arena.append(nbytes)
-            if not compact(self, now_ms, keep) and not self.tiers.demote(
+            if not compact_step(self, now_ms, keep, pressed=True) and not self.tiers.demote(
                 now_ms, keep, promoting=promoting
             ):
                 return None

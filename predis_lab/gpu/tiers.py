@@ -16,7 +16,6 @@ import numpy as np
 
 from ..columns import Column
 from . import kernels, tier_kernels
-from .maintenance import DEAD_SHARE
 from .memory import OPEN_SHARE, SLACK_NBYTES, Arena, Segment, from_host, on_device
 from .pinned import pinned
 
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 # and uniform reads: one in twelve of those from the host then moves a record. Twice as many, one in six; without end, one
 # in four, and of a Zipf load less stays on the device, for what was read twice long ago comes back as what is read often.
 MEMORY_READS = 1 / 4
+DEAD_SHARE = (
+    1 / 10
+)  # of the host's part: from there on its oldest segments are cleaned; and what inserts leave free
 # Host segments written anew, at most, for the sake of records that come back: a lookup waits for it, once in that time.
 CLEANED_AT_ONCE = 16
 

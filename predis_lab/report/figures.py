@@ -6,7 +6,9 @@ colour vision; markers and labels tell them apart in print.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,19 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "savefig.bbox": "tight",
 }
+
+
+@dataclass(frozen=True)
+class Described:
+    """A figure and the words that stand for it where it can't be seen; a notebook shows the one and keeps the other."""
+
+    figure: Figure
+    alt: str
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        image = io.BytesIO()
+        self.figure.savefig(image, format="png")
+        return {"image/png": image.getvalue()}, {"image/png": {"alt": self.alt}}
 
 
 def look(system: str) -> tuple[str, str, str]:

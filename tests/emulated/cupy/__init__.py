@@ -18,6 +18,7 @@ import numpy as np
 
 from . import cuda, random
 from .cuda import memory_pool as get_default_memory_pool
+from .cuda import pinned_memory_pool as get_default_pinned_memory_pool
 
 uint8, uint64, float32, bool_ = np.uint8, np.uint64, np.float32, np.bool_
 GARBAGE = 0xCD  # what fresh memory holds, lest zeros be taken for granted
@@ -237,4 +238,10 @@ class RawKernel:
         self._library.emulated_launch(self._kernel, words, grid[0], block[0], seed)
 
 
-__all__ = ["cuda", "get_default_memory_pool", "ndarray", "random"]
+__all__ = [
+    "cuda",
+    "get_default_memory_pool",
+    "get_default_pinned_memory_pool",
+    "ndarray",
+    "random",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,12 @@ import numpy as np
 from . import compiler, driver, memory, nvrtc, runtime
 
 _ALIGNMENT = 512  # the driver's
+_PAGE = 2**21  # as well
 _local = threading.local()
+
+
+def _give_back(nbytes: int) -> None:
+    runtime.taken -= nbytes
 
 
 class Memory:
@@ -23,6 +29,10 @@ class Memory:
         buffer[: 2**20] = 0xAB
         start = -buffer.ctypes.data % _ALIGNMENT
         self.host = buffer[start : start + nbytes]
+        # Arrays outlive what they came from here; the bytes are taken as long as one of them lives.
+        pages = -(-nbytes // _PAGE) * _PAGE if nbytes > _PAGE // 2 else nbytes
+        runtime.taken += pages
+        weakref.finalize(buffer, _give_back, pages)
 
 
 class MemoryPointer:
@@ -42,7 +52,9 @@ class PinnedMemory:
     """Host memory of its own; what becomes of a request can be decided by a test."""
 
     def __init__(self, size: int, flags: int = 0):
-        self.host = Memory(size).host
+        buffer = np.full(size + _ALIGNMENT, 0xEF, np.uint8)
+        start = -buffer.ctypes.data % _ALIGNMENT
+        self.host = buffer[start : start + size]
         self.ptr, self.size = self.host.ctypes.data, size
 
 
@@ -127,16 +139,52 @@ def get_current_stream() -> Stream:
     return getattr(_local, "stream", _null)
 
 
-class _Pool:
-    def total_bytes(self) -> int:
+class MemoryPool:
+    """Hands out memory of its own, and keeps nothing of what comes back."""
+
+    def __init__(self) -> None:
+        self._used, self._limit = 0, 0
+
+    def malloc(self, nbytes: int) -> MemoryPointer:
+        rounded = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        if self._limit and self._used + rounded > self._limit:
+            raise memory.OutOfMemoryError(f"{nbytes} bytes")
+        pointer = MemoryPointer(Memory(rounded), 0)
+        self._used += rounded
+        weakref.finalize(pointer, self._give_back, rounded)
+        return pointer
+
+    def _give_back(self, nbytes: int) -> None:
+        self._used -= nbytes
+
+    def used_bytes(self) -> int:
+        return self._used
+
+    total_bytes = used_bytes
+
+    def n_free_blocks(self) -> int:
         return 0
+
+    def set_limit(self, size: int = 0) -> None:
+        self._limit = size
 
     def free_all_blocks(self) -> None:
         pass
 
 
-def memory_pool() -> _Pool:
-    return _Pool()
+class MemoryAsyncPool(MemoryPool):
+    """The same here; on a device it is the driver's."""
+
+
+_device_pool, _host_pool = MemoryPool(), MemoryPool()
+
+
+def memory_pool() -> MemoryPool:
+    return _device_pool
+
+
+def pinned_memory_pool() -> MemoryPool:
+    return _host_pool
 
 
 __all__ = ["compiler", "driver", "memory", "nvrtc", "runtime"]

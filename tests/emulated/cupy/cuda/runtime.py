@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 memcpyHostToDevice, memcpyDeviceToHost = 1, 2  # noqa: N816 - CuPy's own names
+cudaMemPoolAttrReservedMemCurrent = cudaMemPoolAttrUsedMemCurrent = 0  # noqa: N816
 cudaDevAttrMemoryClockRate = cudaDevAttrGlobalMemoryBusWidth = 0  # noqa: N816
 
 
@@ -63,5 +64,16 @@ def memcpyAsync(to: int, source: int, nbytes: int, kind: int, stream: int) -> No
     ctypes.memmove(to, source, nbytes)
 
 
+taken = 0  # bytes of all allocations
+
+
 def memGetInfo() -> tuple[int, int]:  # noqa: N802
-    return 2**35, 2**36
+    return 2**35 - taken, 2**36
+
+
+def deviceGetDefaultMemPool(number: int) -> int:  # noqa: N802
+    return 1
+
+
+def memPoolGetAttribute(pool: int, attribute: int) -> int:  # noqa: N802
+    return 0
