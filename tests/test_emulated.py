@@ -58,7 +58,7 @@ def test_the_gpu_tests_pass_on_the_cpu(tmp_path):
         said = result.stdout + result.stderr
         assert result.returncode == 0, said[-5000:]
         passed = re.search(r"(\d+) passed", said)
-        assert passed and int(passed[1]) > 100 and "skipped" not in said, said[-2000:]
+        assert passed and int(passed[1]) > 50 and "skipped" not in said, said[-2000:]
 
 
 def run_emulated(modules, folder):
