@@ -118,6 +118,7 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
     table.close()
 
 
+@pytest.mark.quiet
 def test_a_capacity_that_the_device_lacks_is_refused():
     free, total = cupy.cuda.runtime.memGetInfo()
     with pytest.raises(InvalidArgument, match="bytes for index and log are not to be had"):

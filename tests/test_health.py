@@ -21,12 +21,13 @@ class Work:
         return self.left < 0
 
 
-@pytest.mark.parametrize("queries", [0, 1, 29, 30, 31, 500])
+@pytest.mark.parametrize("queries", [0, 1, 19, 20, 21, 499, 500, 501])
 def test_what_ends_is_waited_for(queries):
-    health, work = Health(60), Work(queries)
-    health.wait(work, "a lookup")
-    assert work.left < 0 and health.stuck is None
-    health.check()
+    for brief in (False, True):
+        health, work = Health(60), Work(queries)
+        health.wait(work, "a lookup", brief=brief)
+        assert work.left < 0 and health.stuck is None
+        health.check()
 
 
 def test_what_does_not_end_is_given_up_and_remembered():

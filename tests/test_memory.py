@@ -136,6 +136,7 @@ def taken():
     return total - free
 
 
+@pytest.mark.quiet
 @pytest.mark.gpu
 @pytest.mark.parametrize("capacity", [64 * MIB, GIB, 8 * GIB])
 def test_a_capacity_is_what_the_driver_says(capacity):
@@ -149,6 +150,7 @@ def test_a_capacity_is_what_the_driver_says(capacity):
     assert taken() - before < 0.02 * capacity + 4 * MIB
 
 
+@pytest.mark.quiet
 @pytest.mark.gpu
 def test_a_growing_index_takes_its_room_from_the_log(make):
     cache, before = make("64MiB"), taken()
@@ -162,6 +164,7 @@ def test_a_growing_index_takes_its_room_from_the_log(make):
     assert check_invariants(cache)["taken_memory"] == empty
 
 
+@pytest.mark.quiet
 @pytest.mark.gpu
 def test_a_record_of_80_bytes_costs_40_more_at_most():
     for capacity in (16 * MIB, 22 * MIB):
@@ -352,6 +355,7 @@ def test_results_stay_as_they_are(make, on_device):
     assert content() == expected
 
 
+@pytest.mark.quiet
 @pytest.mark.gpu
 def test_ten_thousand_calls_leave_nothing_behind(make):
     cache = make("64MiB")
@@ -382,6 +386,7 @@ def test_ten_thousand_calls_leave_nothing_behind(make):
 # ---- The benchmarks
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_soak_finds_nothing_wrong(backend):
     seen = []

@@ -19,45 +19,56 @@ _MARGIN = 1.06
 class Answer:
     """n rows to come.
 
+    As long as all have one length their offsets are known, and neither brought nor kept twice.
+
     stream:  on which they are copied
     """
 
     def __init__(self, n: int, health: Health, stream: Any):
         self.n, self.nbytes = n, 0
         self._health, self._stream = health, stream
-        self._offsets = host_array(n + 1, np.int32)
-        self._offsets[0] = 0
+        self._width: int | None = None
+        self._offsets: np.ndarray | None = None  # none needed so far
         self._validity = host_array(-(-n // 8), np.uint8)
         self._data = host_array(0, np.uint8)
 
     def add(self, first: int, packed: Packed) -> int:
         """Starts to copy the next rows, from row `first`, a multiple of eight, on; how many bytes are on their way."""
-        total, before, stream = packed.total, self.nbytes, self._stream
+        total, before = packed.total, self.nbytes
         data, offsets, validity, _ = packed.arrays()
         self._make_room(before + total, first + packed.n, exact=packed.full)
-        wide = before + total > INT32_MAX
-        if wide and self._offsets.dtype == np.int32:
-            self._widen(first)
-        with stream:
-            if self._offsets.dtype == np.int64:
-                offsets = offsets.astype(np.int64)
-            if before:
-                offsets += before
-        rows = slice(first, first + packed.n + (first + packed.n == self.n))
         bits = self._validity[first // 8 : -(-(first + packed.n) // 8)]
-        pieces = (
-            (self._data[before : before + total], data),
-            (self._offsets[rows], offsets),
-            (bits, validity),
-        )
+        pieces = [(self._data[before : before + total], data), (bits, validity)]
+        width = total // packed.n if packed.full and packed.n else None
+        if first == 0:
+            self._width = width
+        if self._offsets is not None or width is None or width != self._width:
+            pieces.append(self._add_offsets(first, packed.n, offsets, total))
         for target, source in pieces:
-            copy_async(target.ctypes.data, source.data.ptr, target.nbytes, stream, down=True)
+            copy_async(target.ctypes.data, source.data.ptr, target.nbytes, self._stream, down=True)
         self.nbytes += total
         return sum(target.nbytes for target, _ in pieces)
 
     def column(self) -> Column:
         """The rows, once the stream has passed."""
-        return Column(self._data[: self.nbytes], self._offsets, 0, self.n, self._validity)
+        offsets = self._offsets
+        if offsets is None:
+            offsets = uniform_offsets(self.n, self._width or 0)
+        return Column(self._data[: self.nbytes], offsets, 0, self.n, self._validity)
+
+    def _add_offsets(self, first: int, n: int, offsets: Any, total: int) -> tuple[np.ndarray, Any]:
+        """Where the offsets of n more rows go, and what goes there."""
+        if self._offsets is None:
+            self._offsets = host_array(self.n + 1, np.int32)
+            self._offsets[: first + 1] = uniform_offsets(first, self._width or 0)
+        if self.nbytes + total > INT32_MAX and self._offsets.dtype == np.int32:
+            self._widen(first)
+        with self._stream:
+            if self._offsets.dtype == np.int64:
+                offsets = offsets.astype(np.int64)
+            if self.nbytes:
+                offsets += self.nbytes
+        return self._offsets[first : first + n + (first + n == self.n)], offsets
 
     def _make_room(self, nbytes: int, rows: int, *, exact: bool) -> None:
         if nbytes <= len(self._data):
@@ -73,7 +84,26 @@ class Answer:
 
     def _widen(self, rows: int) -> None:
         """Offsets of 64 bits from here on: more than 2 GiB have come."""
+        assert self._offsets is not None
         self._health.wait(self._stream, "a download")
         offsets = host_array(self.n + 1, np.int64)
         np.copyto(offsets[: rows + 1], self._offsets[: rows + 1])
         self._offsets = offsets
+
+
+_uniform: dict[int, np.ndarray] = {}  # by width; the last one
+
+
+def uniform_offsets(n: int, width: int) -> np.ndarray:
+    """Offsets of n rows of one width, (n + 1,), not to be written to: int32, or int64 where that is too short."""
+    offsets = _uniform.get(width)
+    if offsets is None or len(offsets) <= n:
+        dtype = np.int32 if n * width <= INT32_MAX else np.int64
+        offsets = np.arange(n + 1, dtype=dtype)
+        offsets *= dtype(width)
+        offsets.flags.writeable = False
+        _uniform.clear()
+        _uniform[width] = offsets
+    if offsets.dtype == np.int64 and n * width <= INT32_MAX:
+        return offsets[: n + 1].astype(np.int32)
+    return offsets[: n + 1]

@@ -100,7 +100,7 @@ class DeviceEngine:
             self._check(column, now_ms)
             with self._stream:
                 packed = self.table.find(column, now_ms, new=_pinned_bytes, capacity=longest)
-            self.health.wait(self._stream, "a lookup")
+            self.health.wait(self._stream, "a lookup", brief=True)
             self._has_read(column, now_ms)
         return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
 
@@ -139,7 +139,7 @@ class DeviceEngine:
             with self._stream:
                 mapped = _mapped(keys)
                 packed = self.table.find(mapped, now_ms, new=_pinned_bytes, capacity=guess)
-            self.health.wait(self._stream, "a lookup")
+            self.health.wait(self._stream, "a lookup", brief=True)
         except PinnedMemoryUnavailable:
             return None
         self._has_read(mapped, now_ms)
@@ -271,7 +271,7 @@ class DeviceEngine:
             finally:
                 table.end(batch)
             if small:  # the seal reads the keys
-                self.health.wait(self._stream, "a write")
+                self.health.wait(self._stream, "a write", brief=True)
             return np.array(status if small else status.get())
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
@@ -380,7 +380,7 @@ class DeviceEngine:
             mapped = pinned(n, dtype)
             if n:
                 fill(_mapped(keys), mapped)
-        self.health.wait(self._stream, "a lookup")
+        self.health.wait(self._stream, "a lookup", brief=True)
         return np.array(mapped)
 
     def _on_device(self, column: Column) -> Column:

@@ -11,10 +11,9 @@ from typing import Any
 from ..errors import DeviceTimeout
 
 TIMEOUT_S = 60.0  # of one step, unless said otherwise
-_SPINS = (
-    30  # queries of about a microsecond each, before the thread leaves the interpreter to others
-)
-_KEEN_S = 3e-4  # how long it then asks again at once
+# Queries of about a microsecond each, before the thread sleeps between them: a small call's whole time, or next to nothing.
+# Not more than that for long work: who asks again and again keeps the interpreter from other callers.
+_SPINS_BRIEF, _SPINS = 500, 20
 _NAP_S = 5e-5
 
 
@@ -34,9 +33,12 @@ class Health:
         self.kept: list[Any] = []
         self.waited_s = 0.0
 
-    def wait(self, awaited: Any, stage: str) -> None:
-        """Waits until a stream or an event is done; raises DeviceTimeout where that takes longer than timeout_s."""
-        for _ in range(_SPINS):
+    def wait(self, awaited: Any, stage: str, *, brief: bool = False) -> None:
+        """Waits until a stream or an event is done; raises DeviceTimeout where that takes longer than timeout_s.
+
+        brief: as a rule it takes some microseconds
+        """
+        for _ in range(_SPINS_BRIEF if brief else _SPINS):
             if awaited.done:
                 return
         began = time.perf_counter()
@@ -49,7 +51,7 @@ class Health:
                         f"the device has not finished {stage} within {self.timeout_s:g} s; "
                         "calls are refused until it has"
                     )
-                time.sleep(0 if waited < _KEEN_S else _NAP_S)
+                time.sleep(_NAP_S)
         self.waited_s += time.perf_counter() - began
 
     def check(self) -> None:

@@ -27,6 +27,8 @@ from .pinned import pinned
 from .sizing import BUCKET_NBYTES, HARD_LOAD, MIN_INDEX, SLOTS
 from .tiers import Tiers
 
+# A launch over as many rows takes a few microseconds.
+BRIEF_ROWS = 2**14
 # Of the device's capacity, what a batch sets aside at once where records may leave for the host.
 BATCH_SHARE = 1 / 4
 
@@ -263,7 +265,7 @@ class DeviceTable:
             # Where all rows have one length, what they take is known, and nothing needs to be waited for.
             fixed = keys.offsets is None and values.offsets is None
             if not fixed or row + fitting == stop:
-                segment.used += self.read_report(stream) - bound
+                segment.used += self.read_report(stream, brief=fitting <= BRIEF_ROWS) - bound
             row += fitting
 
     def _is_enough(self, batch: Batch) -> bool:
@@ -425,10 +427,10 @@ class DeviceTable:
             self._states.data.memset_async(0, 8 * needed, stream)
         return self.work, self._states
 
-    def read_report(self, stream: Any) -> int:
+    def read_report(self, stream: Any, *, brief: bool = False) -> int:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""
         try:
-            self.health.wait(stream, "a write")
+            self.health.wait(stream, "a write", brief=brief)
         except DeviceTimeout:
             self._unread = True
             raise
