@@ -29,12 +29,12 @@ MODULES = (
         "test_counted",
         "test_pipeline",
         "test_pipeline_rates",
+        "test_bulk",
+        "test_state_machine",
     ),
     (
         "test_tiers",
         "test_tier_room",
-        "test_bulk",
-        "test_state_machine",
         "test_memory",
     ),
 )

@@ -162,7 +162,7 @@ def test_known_offsets_are_shared_and_not_to_be_written(cache, monkeypatch, limi
     assert found.to_pylist() == values.to_pylist()
     less = cache.find(keys[:1000])
     assert less.type == pa.binary() and less.to_pylist() == values.to_pylist()[:1000]
-    assert answer.uniform_offsets(2000, 64).flags.writeable == (
+    assert answer.uniform_offsets(1000, 64).flags.writeable == (
         limit == 100_000
     )  # where it is a copy
     assert answer.uniform_offsets(5, 3).tolist() == [0, 3, 6, 9, 12, 15]
