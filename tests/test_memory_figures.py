@@ -172,3 +172,18 @@ def test_nothing_is_said_plainly(tmp_path, monkeypatch):
 def test_percentiles_end_with_the_longest():
     assert list(memory_samples.PERCENTILES)[-1] == "max"
     assert np.percentile([1, 2, 9], memory_samples.PERCENTILES["max"]) == 9
+
+
+def test_the_tiers_are_held_against_their_aims():
+    stored = {
+        "tier_uniform_bandwidth": {"value": 45e9, "low": 44e9, "high": 46e9, "unit": "B/s", "n": 7, "ceiling": 55e9},
+        "tier_uniform_promoting": {"value": 50e9, "low": 49e9, "high": 51e9, "unit": "B/s", "n": 7, "ceiling": 55e9},
+        "tier_zipf_share": {"value": 0.81, "low": 0.8, "high": 0.82, "unit": "1", "n": 7},
+    }  # fmt: skip
+    text = memory_show.tiers_verdict(stored).data
+    first, second, third = text.splitlines()
+    assert "82% of an upload" in first and first.endswith("not reached.")
+    assert "91% of an upload" in second and second.endswith("aim, reached.")
+    assert "**81%**" in third and third.endswith("aim, reached.")
+    del stored["tier_zipf_share"]
+    assert memory_show.tiers_verdict(stored).data == memory_show.NOTHING

@@ -35,6 +35,12 @@ HOLDERS = {
 }
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 READERS = {"quiet": "nothing else", "compacting": "beside compaction"}
+# Figures of `tier_rates`, and what to call them.
+TIERS = {
+    "tier_uniform_bandwidth": "find, half of the records on the host: their bytes over the link",
+    "tier_uniform_promoting": "the same, with what is brought back meanwhile",
+    "tier_zipf_share": "hits served from the device, Zipf 0.99, a tenth of the records there",
+}
 
 
 @dataclass(frozen=True)

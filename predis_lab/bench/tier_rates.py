@@ -23,6 +23,7 @@ from ..gpu.table import DeviceTable
 from ..table import Status
 from .device_records import KEY_NBYTES, keys, values
 from .limits import Limit, event_seconds
+from .memory_samples import TIERS
 from .statistics import median_interval
 from .table_rates import CHUNK, NOW_MS, Answer, empty_table, expect, insert
 
@@ -31,11 +32,6 @@ RECORD_NBYTES = kernels.record_nbytes(KEY_NBYTES, VALUE_NBYTES)
 UPLOAD_NBYTES = 2**28  # of one copy that the link is measured by
 EXPONENT = 0.99  # of the Zipf load
 WARM_READS = 6  # per record, before the share of hits is counted
-LABELS = {
-    "tier_uniform_bandwidth": "find, half of the records on the host: their bytes over the link",
-    "tier_uniform_promoting": "the same, with what is brought back meanwhile",
-    "tier_zipf_share": "hits served from the device, Zipf 0.99, a tenth of the records there",
-}
 
 
 def tier_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> list[Limit]:
@@ -49,7 +45,7 @@ def tier_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> list
 def _uniform(records: int, batch: int, repeats: int, seed: int) -> list[Limit]:
     table, generator = _tiered(records, 1 / 2), cupy.random.RandomState(seed)
     answer = Answer(batch, VALUE_NBYTES)
-    found: dict[str, list[float]] = {name: [] for name in list(LABELS)[:2]}
+    found: dict[str, list[float]] = {name: [] for name in list(TIERS)[:2]}
     links = [_upload_bandwidth() for _ in range(repeats + 1)]
     for _ in range(repeats + 1):  # the first is warm-up
         for name, call in zip(found, (_find, _find_and_note), strict=True):
@@ -63,7 +59,7 @@ def _uniform(records: int, batch: int, repeats: int, seed: int) -> list[Limit]:
             found[name].append(nbytes / seconds)
     table.close()
     link = median_interval(links[1:]).value
-    return [Limit(name, LABELS[name], rates[1:], "B/s", link) for name, rates in found.items()]
+    return [Limit(name, TIERS[name], rates[1:], "B/s", link) for name, rates in found.items()]
 
 
 def _zipf(records: int, batch: int, repeats: int, seed: int) -> Limit:
@@ -86,7 +82,7 @@ def _zipf(records: int, batch: int, repeats: int, seed: int) -> Limit:
         here, there = (after[name] - before[name] for name in ("device_hits", "host_hits"))
         shares.append(here / max(1, here + there))
     table.close()
-    return Limit("tier_zipf_share", LABELS["tier_zipf_share"], shares, "1")
+    return Limit("tier_zipf_share", TIERS["tier_zipf_share"], shares, "1")
 
 
 def _tiered(records: int, share: float) -> DeviceTable:

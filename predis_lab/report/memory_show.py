@@ -7,7 +7,7 @@ from typing import Any
 
 from IPython.display import HTML, Markdown
 
-from ..bench.memory_samples import HOLDERS, PERCENTILES, READERS
+from ..bench.memory_samples import HOLDERS, PERCENTILES, READERS, TIERS
 from ..bench.results import Run
 from ..gpu import sizing
 from . import units
@@ -157,6 +157,29 @@ def soak_verdict(stored: Figures) -> Markdown:
         f"Growth of device memory: {binary(seen['growth'])}. After compaction {seen['utilisation']:.1%} of the log's "
         f"segments were live records; the goal is {GOAL_UTILISATION:.0%}. **{'Passed' if passed else 'Not passed'}.**"
     )
+
+
+GOAL_LINK, GOAL_ZIPF = 0.85, 0.6  # of an upload's bandwidth; of all hits
+
+
+def tiers_verdict(stored: Figures) -> Markdown:
+    """What is left of the link where half of the records lie on the host, and what the device serves where few are hot."""
+    if not all(name in stored for name in TIERS):
+        return Markdown(NOTHING)
+    lines = []
+    for name in ("tier_uniform_bandwidth", "tier_uniform_promoting"):
+        share = stored[name]["value"] / stored[name]["ceiling"]
+        aim = "reached" if share >= GOAL_LINK else "not reached"
+        lines.append(
+            f"- {TIERS[name]}: **{_told(stored, name)}**, {share:.0%} of an upload from pinned memory; "
+            f"{GOAL_LINK:.0%} is the aim, {aim}."
+        )
+    share = stored["tier_zipf_share"]["value"]
+    aim = "reached" if share >= GOAL_ZIPF else "not reached"
+    lines.append(
+        f"- {TIERS['tier_zipf_share']}: **{share:.0%}**; {GOAL_ZIPF:.0%} is the aim, {aim}."
+    )
+    return Markdown("\n".join(lines))
 
 
 def _told(stored: Figures, name: str) -> str:
