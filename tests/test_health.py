@@ -45,6 +45,16 @@ def test_what_does_not_end_is_given_up_and_remembered():
     assert health.stuck is None and not health.kept
 
 
+def test_what_has_failed_is_not_waited_for():
+    def check(awaited):
+        raise ValueError(f"{awaited.left < 10**9} it has failed")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="True it has failed"):
+        Health(60, check).wait(Work(), "a lookup")
+    assert time.monotonic() - began < 5
+
+
 def test_others_get_through_while_one_waits():
     health, work, order = Health(60), Work(), []
 

@@ -35,7 +35,7 @@ from .checksums import check, verify
 from .device import Device
 from .health import TIMEOUT_S, Health
 from .maintenance import compact_step
-from .memory import device_bytes, on_device
+from .memory import device_bytes, on_device, raise_failure
 from .packed import INT32_MAX, Packed
 from .pinned import pinned, pool
 from .pipeline import Pipeline
@@ -75,7 +75,7 @@ class DeviceEngine:
         timeout_s: float = TIMEOUT_S,
     ):
         check_device()
-        self.health = Health(timeout_s)
+        self.health = Health(timeout_s, raise_failure)
         self.lock = self.health.lock
         self._under_way = 0
         self._capacity = capacity_nbytes
@@ -376,10 +376,10 @@ class DeviceEngine:
             for row in range(0, n, CHUNK_ROWS):
                 fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
             return answers.get()
+        mapped, asked = pinned(n, dtype), _mapped(keys)  # both are kept until the device is done
         with self._stream:
-            mapped = pinned(n, dtype)
             if n:
-                fill(_mapped(keys), mapped)
+                fill(asked, mapped)
         self.health.wait(self._stream, "a lookup", brief=True)
         return np.array(mapped)
 

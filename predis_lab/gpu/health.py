@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,13 +21,15 @@ class Health:
     """Whether the device answers, and the lock that a caller leaves while it waits.
 
     timeout_s:  how long one step may take
+    check:      raises what the driver has to say of a stream or an event, beyond that it is not done
     lock:       held by whoever calls into the engine; other callers get through while this one waits
     stuck:      what has not been done in time, and which step that was; None while all is well
     kept:       what the device may still be reading or writing
     """
 
-    def __init__(self, timeout_s: float):
+    def __init__(self, timeout_s: float, check: Callable[[Any], None] = lambda _: None):
         self.timeout_s = timeout_s
+        self._check = check
         self.lock = threading.RLock()
         self.stuck: tuple[Any, str] | None = None
         self.kept: list[Any] = []
@@ -51,6 +53,7 @@ class Health:
                         f"the device has not finished {stage} within {self.timeout_s:g} s; "
                         "calls are refused until it has"
                     )
+                self._check(awaited)  # what has failed is never done
                 time.sleep(_NAP_S)
         self.waited_s += time.perf_counter() - began
 

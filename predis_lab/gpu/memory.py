@@ -22,11 +22,20 @@ from .pinned import PinnedArray
 OPEN_SHARE = 1 / 16
 # Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one.
 SLACK_NBYTES = 64
+_NOT_READY = 600  # cudaErrorNotReady
 
 
 def on_device(n: int, dtype: Any) -> cupy.ndarray:
     """An uninitialised device array of shape (n,) from CuPy's pool, ordered with the current stream."""
     return cupy.empty(n, dtype)
+
+
+def raise_failure(awaited: Any) -> None:
+    """Raises what the driver says of a stream or an event, unless that is that it is done, or not yet."""
+    is_event = isinstance(awaited, cupy.cuda.Event)
+    status = (runtime.eventQuery if is_event else runtime.streamQuery)(awaited.ptr)
+    if status not in (0, _NOT_READY):
+        raise runtime.CUDARuntimeError(status)
 
 
 def device_bytes(nbytes: int) -> cupy.ndarray:
@@ -185,10 +194,12 @@ class Arena:
         """As `fill`; raises InvalidArgument where the device lacks it."""
         if not self.fill():
             free, total = runtime.memGetInfo()
-            raise InvalidArgument(
+            said = (
                 f"{self.capacity:,} bytes for index and log are not to be had: "
                 f"{self.nbytes + self.reserved:,} were, and the device has {free:,} of its {total:,} left"
             )
+            self.close()
+            raise InvalidArgument(said)
 
     def clear(self) -> None:
         """Takes every segment out of the log."""

@@ -59,6 +59,7 @@ class Pipeline:
         self.table, self.health, self.stream = table, table.health, stream
         self.transfers = Transfers()
         self.trace: Trace | None = None
+        self._borrowed: list[tuple[Any, np.ndarray]] = []
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
         self._down = cupy.cuda.Stream(non_blocking=True)
         up, down = ring_nbytes(capacity_nbytes)
@@ -293,6 +294,9 @@ class Pipeline:
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""
         self._reader.staging.upload(source, target, stream)
+        # Pinned memory is read later: the caller may have let go of it by then.
+        self._borrowed = [(read, memory) for read, memory in self._borrowed if not read.done]
+        self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), source))
 
     def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)

@@ -60,6 +60,14 @@ def pointerGetAttributes(pointer: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(type=0)
 
 
+def streamQuery(pointer: int) -> int:  # noqa: N802
+    return 600
+
+
+def eventQuery(pointer: int) -> int:  # noqa: N802
+    return 600
+
+
 def memcpyAsync(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:  # noqa: N802
     ctypes.memmove(to, source, nbytes)
 
