@@ -162,9 +162,9 @@ class Pipeline:
                 chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
                 self._send(ring, [keys], chunk)
                 sent.append(chunk)
-                while sent and (len(sent) == 2 or sent[0].slot.uploaded.done):
+                while sent and (len(sent) >= 2 or sent[0].slot.uploaded.done):
                     ask()
-                while asked and (len(asked) == 2 or asked[0].slot.computed.done):
+                while asked and (len(asked) >= 2 or asked[0].slot.computed.done):
                     finish()
             while sent:
                 ask()
@@ -242,7 +242,7 @@ class Pipeline:
                     chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
                     self._send(ring, [keys, values], chunk)
                     staged.append(chunk)
-                    while staged and (len(staged) == DEPTH - 1 or staged[0].slot.uploaded.done):
+                    while staged and (len(staged) >= DEPTH - 1 or staged[0].slot.uploaded.done):
                         store()
                 while staged:
                     store()

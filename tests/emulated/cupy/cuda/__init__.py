@@ -95,16 +95,15 @@ class Stream:
     def __init__(self, null: bool = False, non_blocking: bool = False):
         Stream._count += 1
         self.ptr = 0 if null else Stream._count
-        self._before: list[Stream] = []
         self.captured: list[Callable[[], None]] | None = None
 
     def __enter__(self) -> Stream:
-        self._before.append(get_current_stream())
+        _local.before = [*getattr(_local, "before", ()), get_current_stream()]
         _local.stream = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        _local.stream = self._before.pop()
+        _local.stream = _local.before.pop()
 
     def synchronize(self) -> None:
         pass
