@@ -58,8 +58,19 @@ def test_the_gpu_tests_pass_on_the_cpu(tmp_path):
         assert passed and int(passed[1]) > 50 and "skipped" not in said, said[-2000:]
 
 
-def run_emulated(modules, folder):
-    chosen = " and ".join(f"not {name}" for name in TOO_MUCH)
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="needs g++ to compile the kernels for the CPU"
+)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="fibers are written for x86-64")
+def test_host_code_keeps_in_order_what_the_device_does_later(tmp_path):
+    """The same with streams that fall behind, each in its own time: for what goes through several of them."""
+    later = {"PREDIS_EMULATED_ASYNC": "1"}
+    result = run_emulated(("test_pipeline",), tmp_path, ("never", "closing"), later)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+
+
+def run_emulated(modules, folder, without=(), environment=None):
+    chosen = " and ".join(f"not {name}" for name in (*TOO_MUCH, *without))
     paths = [str(HERE / f"{module}.py") for module in modules]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "gpu", "-k", chosen]
     return subprocess.run(
@@ -69,6 +80,7 @@ def run_emulated(modules, folder):
             **os.environ,
             "PYTHONPATH": SEARCHED,
             "HYPOTHESIS_STORAGE_DIRECTORY": str(folder),
+            **(environment or {}),
         },
         capture_output=True,
         text=True,

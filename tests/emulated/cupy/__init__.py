@@ -43,6 +43,8 @@ class ndarray:  # noqa: N801 - CuPy's own name
         if name in ("dtype", "shape", "ndim", "size", "nbytes", "flags", "itemsize"):
             return getattr(self._host, name)
         if name in ("view", "reshape", "astype", "copy", "fill", "min", "max", "sum", "all", "any"):
+            if name not in ("view", "reshape"):
+                cuda.settle()
             method = getattr(self._host, name)
             return lambda *arguments: _wrap(method(*arguments))
         raise AttributeError(name)
@@ -52,52 +54,68 @@ class ndarray:  # noqa: N801 - CuPy's own name
         return _Data(self._host)
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        cuda.settle()
         if out is None:
             return self._host.copy()
         out[...] = self._host
         return out
 
     def set(self, host: np.ndarray) -> None:
+        cuda.settle()
         self._host[...] = host
 
     def __len__(self) -> int:
         return len(self._host)
 
     def __getitem__(self, key: Any) -> ndarray:
+        if not isinstance(key, (slice, int)):
+            cuda.settle()
         return _wrap(self._host[_unwrap(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        cuda.settle()
         if isinstance(value, np.ndarray):
             raise ValueError("a NumPy array can't be assigned to a device array")
         self._host[_unwrap(key)] = _unwrap(value)
 
     def __int__(self) -> int:
+        cuda.settle()
         return int(self._host)
 
     def __index__(self) -> int:
+        cuda.settle()
         return operator.index(self._host[()])
 
     def __bool__(self) -> bool:
+        cuda.settle()
         return bool(self._host)
 
     def __invert__(self) -> ndarray:
+        cuda.settle()
         return _wrap(~self._host)
 
     def __isub__(self, other: Any) -> ndarray:
+        cuda.settle()
         self._host -= _unwrap(other)
         return self
 
     def __iadd__(self, other: Any) -> ndarray:
+        cuda.settle()
         self._host += _unwrap(other)
         return self
 
     def __iand__(self, other: Any) -> ndarray:
+        cuda.settle()
         self._host &= _unwrap(other)
         return self
 
 
 def _operator(name: str) -> Any:
-    return lambda self, other: _wrap(getattr(self._host, name)(_unwrap(other)))
+    def apply(self: ndarray, other: Any) -> ndarray:
+        cuda.settle()
+        return _wrap(getattr(self._host, name)(_unwrap(other)))
+
+    return apply
 
 
 for _name in (
@@ -115,12 +133,13 @@ class _Data:
         self.ptr = host.ctypes.data if host.size else 0
 
     def memset_async(self, value: int, nbytes: int, stream: Any = None) -> None:
-        self._host.reshape(-1).view(np.uint8)[:nbytes] = value
+        target = self._host.reshape(-1).view(np.uint8)[:nbytes]
+        cuda.enqueue(stream or cuda.get_current_stream(), lambda: target.fill(value))
 
 
 def _wrap(host: Any) -> ndarray:
     array = object.__new__(ndarray)
-    array._host = np.asarray(host)
+    array._host = cuda.keep(np.asarray(host))
     return array
 
 
@@ -155,19 +174,23 @@ def asarray(rows: Any, dtype: Any = None) -> ndarray:
 
 
 def asnumpy(rows: Any) -> np.ndarray:
+    cuda.settle()
     return np.array(_unwrap(rows))
 
 
 def ascontiguousarray(rows: ndarray) -> ndarray:
+    cuda.settle()
     return _wrap(np.ascontiguousarray(rows._host))
 
 
 def cumsum(rows: ndarray, out: ndarray | None = None) -> ndarray:
+    cuda.settle()
     return _wrap(np.cumsum(rows._host, out=_unwrap(out)))
 
 
 def _of_numpy(name: str) -> Any:
     def function(*arguments: Any, **named: Any) -> Any:
+        cuda.settle()
         plain = [
             [_unwrap(a) for a in argument] if isinstance(argument, list) else _unwrap(argument)
             for argument in arguments
@@ -185,10 +208,12 @@ arange, stack, concatenate, searchsorted, minimum, array_split, unpackbits = map
 
 
 def sqrt(rows: ndarray) -> ndarray:
+    cuda.settle()
     return _wrap(np.sqrt(rows._host))
 
 
 def array_equal(rows: ndarray, others: ndarray) -> ndarray:
+    cuda.settle()
     return _wrap(np.array_equal(rows._host, others._host))
 
 
@@ -226,11 +251,11 @@ class RawKernel:
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
         if not all(type(argument) is int for argument in arguments):
             raise TypeError(f"{self._name} was launched with something else than 64-bit integers")
-        captured = cuda.get_current_stream().captured
-        if captured is not None:
-            captured.append(lambda: self._run(grid, block, arguments))
+        stream = cuda.get_current_stream()
+        if stream.captured is not None:
+            stream.captured.append(lambda: self._run(grid, block, arguments))
         else:
-            self._run(grid, block, arguments)
+            cuda.enqueue(stream, lambda: self._run(grid, block, arguments))
 
     def _run(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
         words = (ctypes.c_uint64 * 24)(*(argument % 2**64 for argument in arguments))

@@ -1,7 +1,8 @@
-"""Memory, streams and events of the stand-in: everything is done when a call returns."""
+"""Memory, streams and events of the stand-in: everything is done when a call returns, unless `asynchronous` takes over."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -28,7 +29,7 @@ class Memory:
         buffer = np.empty(nbytes + _ALIGNMENT, np.uint8)
         buffer[: 2**20] = 0xAB
         start = -buffer.ctypes.data % _ALIGNMENT
-        self.host = buffer[start : start + nbytes]
+        self.host = keep(buffer[start : start + nbytes])
         # Arrays outlive what they came from here; the bytes are taken as long as one of them lives.
         pages = -(-nbytes // _PAGE) * _PAGE if nbytes > _PAGE // 2 else nbytes
         runtime.taken += pages
@@ -134,10 +135,36 @@ class Graph:
 
 
 _null = Stream(null=True)
+_behind = bool(os.environ.get("PREDIS_EMULATED_ASYNC"))
 
 
 def get_current_stream() -> Stream:
     return getattr(_local, "stream", _null)
+
+
+if _behind:
+    from . import asynchronous
+    from .asynchronous import Event, Stream, get_current_stream
+
+
+def settle() -> None:
+    """Before an array's operator runs on the host: what the current stream has before it."""
+    get_current_stream().synchronize()
+
+
+def keep(memory: Any) -> Any:
+    """Device memory that may still be used by what is enqueued."""
+    if _behind:
+        asynchronous.kept.append(memory)
+    return memory
+
+
+def enqueue(stream: Any, call: Callable[[], None]) -> None:
+    """Now, or in the stream's own time. stream: or its number."""
+    if _behind:
+        (asynchronous.stream_at(stream) if isinstance(stream, int) else stream).submit(call)
+    else:
+        call()
 
 
 class MemoryPool:

@@ -69,7 +69,9 @@ def eventQuery(pointer: int) -> int:  # noqa: N802
 
 
 def memcpyAsync(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:  # noqa: N802
-    ctypes.memmove(to, source, nbytes)
+    from . import enqueue
+
+    enqueue(stream, lambda: ctypes.memmove(to, source, nbytes))
 
 
 taken = 0  # bytes of all allocations
