@@ -68,7 +68,7 @@ class ndarray:  # noqa: N801 - CuPy's own name
         return len(self._host)
 
     def __getitem__(self, key: Any) -> ndarray:
-        if not isinstance(key, (slice, int)):
+        if not isinstance(key, slice):
             cuda.settle()
         return _wrap(self._host[_unwrap(key)])
 
