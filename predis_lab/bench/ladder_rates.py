@@ -1,6 +1,6 @@
 """What each rung of the ladder reaches, beside the table that serves the cache and its accesses alone. For notebooks 01, 02.
 
-Every system holds the same records of 16-byte keys at load factor 0.8, and keeps it: keys are erased, come back, are
+Every system holds the same records of 16-byte keys at load factor 0.8 (or what its rung bears), and keeps it: keys are erased, come back, are
 written over and are looked up, fresh random ones in every repeat. Between timings a buffer larger than the caches is
 written: that empties them, and keeps the device busy while the launches to be timed queue up behind it.
 Imports CuPy: only for where there is a GPU.

@@ -19,6 +19,7 @@ class Rung:
     """One idea, and the definitions by which it differs from its parent.
 
     operations:  those whose code it changes; the others are as its parent's
+    load:        records per slot of its tables, unless told otherwise
     """
 
     name: str
@@ -27,6 +28,7 @@ class Rung:
     parent: str | None
     changes: Mapping[str, int | str]
     operations: tuple[str, ...] = OPERATIONS
+    load: float = 0.8
 
     def settings(self, operation: str) -> dict[str, int | str]:
         """The definitions of one operation's kernel, by name."""
@@ -202,9 +204,11 @@ _BESIDE = (
     Rung(
         "cuckoo",
         "bucketed cuckoo",
-        "no key is further than its second bucket, up to loads of 0.85; an insert locks, and may move another key",
+        "no key is further than its second bucket; an insert locks, and may move another key. At load 0.77: at 0.8 "
+        "one in some millions finds no room by one move",
         LAST,
         {"CHOICES": "CUCKOO"},
+        load=0.77,
     ),
     Rung(
         "keep_index",

@@ -25,7 +25,7 @@ class LadderTable:
     """A table that one rung's kernels read and write.
 
     capacity_records:  rows that may be inserted until `clear`, updates included: the log is never compacted
-    load_factor:       records per slot once that many are in
+    load_factor:       records per slot once that many are in; None: the rung's own
     spare:             rows of the log beyond them, for updates and for keys that are erased and come back
     """
 
@@ -35,7 +35,7 @@ class LadderTable:
         capacity_records: int,
         key_nbytes: int,
         value_nbytes: int,
-        load_factor: float = 0.8,
+        load_factor: float | None = None,
         spare: int = 0,
     ):
         self.rung = RUNGS[rung] if isinstance(rung, str) else rung
@@ -46,6 +46,7 @@ class LadderTable:
         self.plain = bool(layout["PLAIN"])
         self._piece = int(layout.get("HEADER_NBYTES", 16))
         self._align = int(layout.get("RECORD_ALIGN", 16))
+        load_factor = self.rung.load if load_factor is None else load_factor
         if not 0 < load_factor < 1 or not 0 < capacity_records <= self.capacity_rows < 2**32:
             raise ValueError("a load between 0 and 1 and fewer than 2^32 records are needed")
         if not 0 < key_nbytes < 2**16 or not 0 <= value_nbytes < 2**26:  # kernels count in 32 bits
