@@ -477,6 +477,27 @@ def test_readers_see_whole_values_while_a_writer_writes(cache):
     assert not errors, errors[0]
 
 
+@pytest.mark.parametrize("values", [[b"y" * 1000], [b"y" * 1000, b"z" * 7]])
+def test_longer_values_are_read_whole_before_the_writer_is_told(monkeypatch, values):
+    """A caller that gets through while a writer waits may meet records that the table does not know of yet."""
+    keys, seen = [b"%d" % i for i in range(len(values))], []
+    with Predis("64MiB", backend="cuda") as cache:
+        cache.insert(keys, [b"x"] * len(keys))
+        table = cache._table.table
+        told = table.read_report
+
+        def read_report(*arguments, **options):
+            found = cache.find(keys, device=True)
+            lengths = (found.offsets[1:] - found.offsets[:-1]).get().tolist()
+            data = found.data.get()[: sum(lengths)].tobytes()
+            seen.append(([cache.get(key) for key in keys], cache.mget(keys), lengths, data))
+            return told(*arguments, **options)
+
+        monkeypatch.setattr(table, "read_report", read_report)
+        cache.insert(keys, values)
+    assert seen == [(values, values, [len(value) for value in values], b"".join(values))]
+
+
 # ---- Pinned blocks
 
 

@@ -91,18 +91,15 @@ class DeviceEngine:
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
-        n, longest = len(key), self.table.max_value_nbytes
-        column = Column(pinned(n, np.uint8), None, n, 1)
-        column.data[:] = np.frombuffer(key, np.uint8)
-        if longest > SMALL_NBYTES:
-            return self.find(column, now_ms).to_arrow()[0].as_py()
-        with self._guard:
-            self._check(column, now_ms)
-            with self._stream:
-                packed = self.table.find(column, now_ms, new=_pinned_bytes, capacity=longest)
-            self.health.wait(self._stream, "a lookup", brief=True)
-            self._has_read(column, now_ms)
-        return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
+        keys = Column(np.frombuffer(key, np.uint8), None, len(key), 1)
+        longest = self.table.max_value_nbytes
+        if longest <= SMALL_NBYTES:
+            with self._guard:
+                self._check(keys, now_ms)
+                packed = self._find_small(keys, now_ms, longest)
+            if packed is not None:  # an Arrow array would take longer to make than the lookup
+                return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
+        return self.find(keys, now_ms).to_arrow()[0].as_py()
 
     def find(self, keys: Column, now_ms: int) -> Column:
         with self._guard:

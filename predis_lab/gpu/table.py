@@ -13,7 +13,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ..columns import Column
+from ..columns import MAX_VALUE_NBYTES, Column
 from ..errors import DeviceTimeout
 from ..table import NEVER, Status
 from . import kernels, launching, sizing
@@ -117,9 +117,9 @@ class DeviceTable:
     ) -> Packed:
         """The values, on their way on the current stream.
 
-        new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they are missing, and the call has
-        to be made again with as many as there are. Where keys and all values of the table are whole pieces of 16
-        bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
+        new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they
+        are missing, and the call has to be made again with as many as there are. Where keys and all values of the table
+        are whole pieces of 16 bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
         if (
@@ -206,9 +206,8 @@ class DeviceTable:
             if asked == row:
                 break
             stop = row + self._make_index_room(keys[row:asked], now_ms, batch)
-            stop = min(
-                stop, row + batch.rows - batch.row
-            )  # the index may have taken from the batch
+            # The index may have taken from the batch.
+            stop = min(stop, row + batch.rows - batch.row)
             self._write(batch, keys, values, row, stop, expiry, now_ms, status, stream)
             row = stop
             if row < asked and not (batch.row == batch.rows and self.tiers.host.capacity):
@@ -237,9 +236,12 @@ class DeviceTable:
             if fitting == 0:
                 batch.at += 1
                 continue
-            piece = keys[row : row + fitting]
+            piece, bound = keys[row : row + fitting], batch.bound(fitting)
             if values.offsets is not None or values.width != self.uniform_nbytes:
-                self.uniform_nbytes = None  # for whoever looks up before the report is here
+                # For whoever looks up before the report is here.
+                longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
+                self.uniform_nbytes = None
+                self.max_value_nbytes = max(self.max_value_nbytes, longest)
             try:
                 kernels.insert(
                     piece,
@@ -258,7 +260,6 @@ class DeviceTable:
                 self.work.fill(0)  # records may have been counted that will not be published
                 raise
             # Taken at once, lest anything is written there should the report not come.
-            bound = batch.bound(fitting)
             segment.used += bound
             batch.only = None if batch.row else piece
             batch.row += fitting
