@@ -50,7 +50,9 @@ class Tiers:
     def clear(self) -> None:
         """Forgets all, and gives the host's memory back."""
         if self.host.nbytes:
-            self.table.health.wait(self.table.enter(), "what was under way")
+            # Others get through while this waits: until nothing is left with the lock held, for it is their records' memory.
+            while not (stream := self.table.enter()).done:
+                self.table.health.wait(stream, "what was under way")
         self.host.close()
         self.host.capacity = self.capacity
         self.tally.fill(0)
