@@ -25,6 +25,7 @@ from .arguments import (
 from .columns import Column, check_keys, check_values, dense_rows
 from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
 from .glob import compile_glob
+from .gpu.health import TIMEOUT_S
 from .table import ABSENT, NEVER, NO_BYTES, CheckedHostTable, HostTable, InsertReport, Table
 
 # Seconds between two steps of `compact`: a lock that is taken again at once goes to whoever gave it back.
@@ -37,7 +38,7 @@ def make_table(
     backend: str,
     host_capacity_nbytes: int = 0,
     checksums: bool = False,
-    timeout_s: float = 60,
+    timeout_s: float = TIMEOUT_S,
 ) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
@@ -81,7 +82,6 @@ class Predis:
     backend:           "cuda", "host", or "auto": cuda where a device answers
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
     checksums:         each record carries one, and is checked before `find`, `get` or `mget` returns it; see `verify`
-
     timeout_s:         how long a step on the device may take before DeviceTimeout is raised
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
@@ -97,7 +97,7 @@ class Predis:
         backend: str = "auto",
         decode_responses: bool = False,
         checksums: bool = False,
-        timeout_s: float = 60,
+        timeout_s: float = TIMEOUT_S,
     ):
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
@@ -134,17 +134,18 @@ class Predis:
         device |= column.on_device
         with self._open() as table:
             now = now_ms()
-            if device and number is not None:
-                rows, found = table.find_rows(column, width, now)
-                return rows.view(number).reshape(len(column), *shape), found
-            if device:
+            if device and number is None:
                 return table.find_on_device(column, now)
-            answer = table.find(column, now)
-            values = answer.to_arrow()
-            self._count_hits(len(values) - values.null_count, len(values))
+            if device:
+                rows, found = table.find_rows(column, width, now)
+            else:
+                answer = table.find(column, now)
+                values = answer.to_arrow()
+                self._count_hits(len(values) - values.null_count, len(values))
         if number is None:
             return values
-        rows, found = dense_rows(np, Column.of(values), width)
+        if not device:
+            rows, found = dense_rows(np, answer, width)
         return rows.view(number).reshape(len(column), *shape), found
 
     def prefetch(self, keys: Any) -> None:

@@ -36,6 +36,7 @@ from .device import Device
 from .health import TIMEOUT_S, Health
 from .maintenance import compact_step
 from .memory import device_bytes, on_device, raise_failure
+from .moving import mapped, on_host, rebase, uploaded
 from .packed import INT32_MAX, Packed
 from .pinned import pinned, pool
 from .pipeline import Pipeline
@@ -134,12 +135,12 @@ class DeviceEngine:
         """None where it is no small call after all."""
         try:
             with self._stream:
-                mapped = _mapped(keys)
-                packed = self.table.find(mapped, now_ms, new=_pinned_bytes, capacity=guess)
+                asked = mapped(keys)
+                packed = self.table.find(asked, now_ms, new=_pinned_bytes, capacity=guess)
             self.health.wait(self._stream, "a lookup", brief=True)
         except PinnedMemoryUnavailable:
             return None
-        self._has_read(mapped, now_ms)
+        self._has_read(asked, now_ms)
         return packed if packed.total <= len(packed.data) else None
 
     def _find_on_device(self, keys: Column, now_ms: int) -> Packed:
@@ -186,7 +187,7 @@ class DeviceEngine:
         )
         if corrupt.any():
             first = int(corrupt.argmax())
-            key = _on_host(keys[first : first + 1]).to_arrow()[0].as_py()
+            key = on_host(keys[first : first + 1]).to_arrow()[0].as_py()
             raise CorruptRecord(int(corrupt.sum()), key)
 
     def verify(self) -> int:
@@ -242,7 +243,7 @@ class DeviceEngine:
             status = np.full(len(keys), Status.TOO_LARGE, np.int8)
             fits = pa.array(~too_large)
             keys, values = (
-                Column.of(_on_host(column).to_arrow().filter(fits)) for column in (keys, values)
+                Column.of(on_host(column).to_arrow().filter(fits)) for column in (keys, values)
             )
             status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
             return status
@@ -261,7 +262,7 @@ class DeviceEngine:
                 while row < n:
                     stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
                     stop = min(stop, row + CHUNK_ROWS)
-                    reach = _mapped if small else self._on_device
+                    reach = mapped if small else self._on_device
                     pair = reach(keys[row:stop]), reach(values[row:stop])
                     table.append(batch, *pair, expire_at_ms, now_ms, status)
                     row = stop
@@ -373,27 +374,27 @@ class DeviceEngine:
             for row in range(0, n, CHUNK_ROWS):
                 fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
             return answers.get()
-        mapped, asked = pinned(n, dtype), _mapped(keys)  # both are kept until the device is done
+        asked, answers = mapped(keys), pinned(n, dtype)  # both are kept until the device is done
         with self._stream:
             if n:
-                fill(asked, mapped)
+                fill(asked, answers)
         self.health.wait(self._stream, "a lookup", brief=True)
-        return np.array(mapped)
+        return np.array(answers)
 
     def _on_device(self, column: Column) -> Column:
         """The column on the device, copied on the current stream."""
         if column.on_device:
             return column
-        stream, upload = cupy.cuda.get_current_stream(), self.pipeline.upload
-        start, stop = column.span
-        data, offsets = device_bytes(stop - start), column.offsets
-        upload(column.data[start:stop], data.data.ptr, stream)
-        if offsets is not None:
-            offsets = on_device(len(column) + 1, column.offsets.dtype)
-            upload(column.offsets, offsets.data.ptr, stream)
-            if start:
-                offsets -= start
-        return Column(data, offsets, column.width, len(column))
+        stream = cupy.cuda.get_current_stream()
+
+        def upload(source: np.ndarray) -> Any:
+            target = device_bytes(source.nbytes)
+            self.pipeline.upload(source, target.data.ptr, stream)
+            return target
+
+        copy, start = uploaded(column, upload)
+        rebase(copy, start)
+        return copy
 
 
 class _Guard:
@@ -418,18 +419,6 @@ def _pinned_bytes(nbytes: int) -> Any:
     return pinned(nbytes, np.uint8)
 
 
-def _mapped(column: Column) -> Column:
-    """A copy in pinned memory, which kernels reach."""
-    start, stop = column.span
-    copy = pinned(stop - start, np.uint8)
-    copy[:] = column.data[start:stop]
-    if column.offsets is None:
-        return Column(copy, None, column.width, len(column))
-    offsets = pinned(len(column) + 1, column.offsets.dtype)
-    np.subtract(column.offsets, start, out=offsets)
-    return Column(copy, offsets, 0, len(column))
-
-
 def _too_large(values: Column) -> np.ndarray | None:
     """bool per row, or None where no value is too long."""
     if values.nbytes <= MAX_VALUE_NBYTES or values.lengths_range()[1] <= MAX_VALUE_NBYTES:
@@ -437,10 +426,3 @@ def _too_large(values: Column) -> np.ndarray | None:
     if values.offsets is None:
         return np.ones(len(values), np.bool_)
     return cupy.asnumpy(values.offsets[1:] - values.offsets[:-1]) > MAX_VALUE_NBYTES
-
-
-def _on_host(column: Column) -> Column:
-    if not column.on_device:
-        return column
-    offsets = None if column.offsets is None else cupy.asnumpy(column.offsets)
-    return Column(cupy.asnumpy(column.data), offsets, column.width, column.length)

@@ -26,9 +26,8 @@ from .launching import (
 from .memory import on_device
 from .packed import padded
 
-COUNTERS = (
-    5  # words: entries, live bytes, those on the host, longest value, complement of the shortest
-)
+# Words: entries, live bytes, those on the host, longest value, complement of the shortest.
+COUNTERS = 5
 HOST_NBYTES = 2
 MAX_VALUE_NBYTES = 3  # the first of those that a rehash leaves alone
 ON_HOST = 1 << 45  # flag of a slot, see kernels/common.cuh
@@ -81,7 +80,10 @@ def find_dense(
     validity: uint32 (ceil(n / 32),).
     """
     n = len(keys)
-    arguments = (
+    launch(
+        "find",
+        "find_dense",
+        n,
         *_dense(keys),
         n,
         *index_arguments(index),
@@ -91,8 +93,8 @@ def find_dense(
         address(offsets, "i4 i8", n + 1),
         int(offsets.dtype.itemsize == 8),
         address(validity, "u4", -(-n // 32)),
+        defines=defines,
     )
-    launch("find", "find_dense", n, *arguments, defines=defines)
 
 
 def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any = None) -> None:

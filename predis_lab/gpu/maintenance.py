@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import cupy
 import numpy as np
 
-from . import kernels
+from . import kernels, sizing
 from .memory import OPEN_SHARE, Segment, from_driver
+from .sizing import BUCKET_NBYTES, SLOTS
 
 if TYPE_CHECKING:
+    from .batch import Batch
     from .table import DeviceTable
 
 # A segment with less dead bytes than this share of a whole one is not worth moving: what that frees would not be reopened.
@@ -37,6 +39,46 @@ class Compactions:
     moved_nbytes: int = 0
     freed_nbytes: int = 0
     seconds: float = 0.0
+
+
+def buckets_wanted(table: DeviceTable, records: int) -> int:
+    """Buckets that the index should have for so many records, given what the capacity holds of their mean size."""
+    most = float("inf")
+    if table.entries:
+        room = table.arena.capacity - table.arena.segment_nbytes
+        most = sizing.records_at_most(room, table.live_nbytes / table.entries)
+    return sizing.index_buckets(table.slots // SLOTS, records, most)
+
+
+def grow(table: DeviceTable, records: int, now_ms: int, batch: Batch) -> None:
+    """Rehashes into an index for `records`, or the largest that the capacity allows. batch: which is to go in."""
+    buckets, wanted = table.slots // SLOTS, buckets_wanted(table, records)
+    if wanted > _index_room(table):
+        compact(table, now_ms, batch.segments, until=lambda: wanted <= _index_room(table))
+        while wanted > _index_room(table) and (
+            table.tiers.demote(now_ms, batch.segments) or _shorten(table, batch)
+        ):
+            pass
+        wanted = max(buckets, min(wanted, _index_room(table)))
+    if wanted > buckets or table.is_stale:
+        rehash(table, wanted * BUCKET_NBYTES, now_ms)
+
+
+def _shorten(table: DeviceTable, batch: Batch) -> bool:
+    """Gives the last segment set aside for a batch back; False where it is in use, or the batch has come there."""
+    if len(batch.segments) <= batch.at + 1 or batch.segments[-1].used:
+        return False
+    table.arena.release(batch.segments.pop())
+    batch.begins.pop()
+    batch.rows = batch.before.pop()
+    return True
+
+
+def _index_room(table: DeviceTable) -> int:
+    """Buckets that the index may have, one segment kept back for compaction."""
+    arena = table.arena
+    room = arena.available + arena.reserved - arena.segment_nbytes
+    return room // arena.taken(1) * arena.taken(1) // BUCKET_NBYTES
 
 
 def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:

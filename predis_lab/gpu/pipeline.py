@@ -26,6 +26,7 @@ from ..errors import DeviceTimeout
 from .answer import Answer
 from .batch import Batch
 from .memory import device_bytes, on_device
+from .moving import rebase, uploaded
 from .packed import Packed
 from .pinned import host_array, pinned
 from .ring import BITMAP_ROWS, DEPTH, Chunk, Ring, pieces, ring_nbytes
@@ -273,23 +274,16 @@ class Pipeline:
             return target
 
         with ring.stream:
-            for column in columns:
-                part = column[chunk.first : chunk.stop]
-                start, stop = part.span
-                data, offsets = up(part.data[start:stop]), part.offsets
-                if offsets is not None:
-                    offsets = up(offsets).view(offsets.dtype)
-                    chunk.starts.append((offsets, start))
-                chunk.columns.append(Column(data, offsets, part.width, len(part)))
+            parts = [uploaded(column[chunk.first : chunk.stop], up) for column in columns]
+        chunk.columns, chunk.starts = [list(side) for side in zip(*parts, strict=True)]
         chunk.slot.uploaded.record(ring.stream)
 
     def _await(self, chunk: Chunk) -> None:
         """Waits until the chunk is on the device; on the kernels' stream others' kernels would be kept waiting too."""
         self.health.wait(chunk.slot.uploaded, "an upload")
         with self.stream:
-            for offsets, start in chunk.starts:
-                if start:
-                    offsets -= start
+            for column, start in zip(chunk.columns, chunk.starts, strict=True):
+                rebase(column, start)
 
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""

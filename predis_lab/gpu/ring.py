@@ -92,7 +92,7 @@ class Chunk:
     stop: int
     slot: Slot
     columns: list[Column] = field(default_factory=list)
-    starts: list[tuple[Any, int]] = field(default_factory=list)  # offsets, and where they begin
+    starts: list[int] = field(default_factory=list)  # of each column's offsets
     answer: Any = None
 
     @property

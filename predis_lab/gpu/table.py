@@ -20,11 +20,11 @@ from . import kernels, launching, sizing
 from .batch import Batch, record_bound, rows_that_fit
 from .checksums import seal
 from .health import TIMEOUT_S, Health
-from .maintenance import Compactions, compact, compact_step, rehash
+from .maintenance import Compactions, buckets_wanted, compact_step, grow
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .packed import Packed
 from .pinned import pinned
-from .sizing import BUCKET_NBYTES, HARD_LOAD, MIN_INDEX, SLOTS
+from .sizing import HARD_LOAD, MIN_INDEX, SLOTS
 from .tiers import Tiers
 
 # A launch over as many rows takes a few microseconds.
@@ -326,7 +326,7 @@ class DeviceTable:
     def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
         """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
         n, used = len(keys), self.entries
-        crowded = self._buckets_wanted(used) > self.slots // SLOTS or self._is_stale()
+        crowded = buckets_wanted(self, used) > self.slots // SLOTS or self.is_stale
         if not crowded and used + n <= HARD_LOAD * self.slots:
             return n
         present = on_device(n, np.bool_)
@@ -334,51 +334,16 @@ class DeviceTable:
         absent = n - int(present.sum())
         if not crowded and used + absent <= HARD_LOAD * self.slots:
             return n
-        self._grow(self.entries + absent, now_ms, batch)
+        grow(self, self.entries + absent, now_ms, batch)
         left = int(HARD_LOAD * self.slots) - self.entries
         if absent <= left:
             return n
         return int((cupy.cumsum(~present) <= left).sum())
 
-    def _is_stale(self) -> bool:
+    @property
+    def is_stale(self) -> bool:
         """Whether as many records are gone as there are slots: buckets they went past still send searches on."""
         return self.erased > self.slots
-
-    def _buckets_wanted(self, records: int) -> int:
-        """Buckets that the index should have for so many records, given what the capacity holds of their mean size."""
-        most = float("inf")
-        if self.entries:
-            room = self.arena.capacity - self.arena.segment_nbytes
-            most = sizing.records_at_most(room, self.live_nbytes / self.entries)
-        return sizing.index_buckets(self.slots // SLOTS, records, most)
-
-    def _grow(self, records: int, now_ms: int, batch: Batch) -> None:
-        """Rehashes into an index for `records`, or the largest that the capacity allows."""
-        buckets, wanted = self.slots // SLOTS, self._buckets_wanted(records)
-        if wanted > self._index_room():
-            compact(self, now_ms, batch.segments, until=lambda: wanted <= self._index_room())
-            while wanted > self._index_room() and (
-                self.tiers.demote(now_ms, batch.segments) or self._shorten(batch)
-            ):
-                pass
-            wanted = max(buckets, min(wanted, self._index_room()))
-        if wanted > buckets or self._is_stale():
-            rehash(self, wanted * BUCKET_NBYTES, now_ms)
-
-    def _shorten(self, batch: Batch) -> bool:
-        """Gives the last segment set aside for a batch back; False where it is in use, or the batch has come there."""
-        if len(batch.segments) <= batch.at + 1 or batch.segments[-1].used:
-            return False
-        self.arena.release(batch.segments.pop())
-        batch.begins.pop()
-        batch.rows = batch.before.pop()
-        return True
-
-    def _index_room(self) -> int:
-        """Buckets that the index may have, one segment kept back for compaction."""
-        arena = self.arena
-        room = arena.available + arena.reserved - arena.segment_nbytes
-        return room // arena.taken(1) * arena.taken(1) // BUCKET_NBYTES
 
     def set_index(self, memory: cupy.ndarray, nbytes: int) -> None:
         """Takes the first nbytes of another piece of memory for the index, and empties them."""

@@ -1,0 +1,51 @@
+"""Columns from one memory to another, each of their arrays whole. Used by `engine` and `pipeline`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ..columns import Column
+from .pinned import pinned
+
+
+def uploaded(column: Column, upload: Callable[[np.ndarray], Any]) -> tuple[Column, int]:
+    """The column on the device, and where its offsets begin: that remains to be taken off them, by `rebase`.
+
+    upload: starts a host array's copy, and gives the device's uint8 array that it goes to
+    """
+    start, stop = column.span
+    data, offsets = upload(column.data[start:stop]), column.offsets
+    if offsets is not None:
+        offsets = upload(offsets).view(offsets.dtype)
+    return Column(data, offsets, column.width, len(column)), start
+
+
+def rebase(column: Column, start: int) -> None:
+    """Takes `start` off a device column's offsets, on the current stream."""
+    if column.offsets is not None and start:
+        offsets = column.offsets
+        offsets -= start
+
+
+def mapped(column: Column) -> Column:
+    """A copy of a host column in pinned memory, which kernels reach."""
+    start, stop = column.span
+    copy = pinned(stop - start, np.uint8)
+    copy[:] = column.data[start:stop]
+    if column.offsets is None:
+        return Column(copy, None, column.width, len(column))
+    offsets = pinned(len(column) + 1, column.offsets.dtype)
+    np.subtract(column.offsets, start, out=offsets)
+    return Column(copy, offsets, 0, len(column))
+
+
+def on_host(column: Column) -> Column:
+    """The column in pageable memory; a host column itself."""
+    if not column.on_device:
+        return column
+    offsets = None if column.offsets is None else cupy.asnumpy(column.offsets)
+    return Column(cupy.asnumpy(column.data), offsets, column.width, column.length)
