@@ -32,17 +32,23 @@ BACKENDS = [pytest.param("host"), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture
-def tiered_cache():
-    """Makes caches with a device and a host part: 16 and 128 segments, the index in place of some of the former."""
+def make():
+    """Makes caches of a capacity on the device; options go to the client."""
     opened = []
 
-    def make(capacity=2**20, host_capacity=2**23):
-        opened.append(Predis(capacity, host_capacity=host_capacity, backend="cuda"))
+    def make(capacity, **options):
+        opened.append(Predis(capacity, backend="cuda", **options))
         return opened[-1]
 
     yield make
     for cache in opened:
         cache.close()
+
+
+@pytest.fixture
+def tiered_cache(make):
+    """Makes caches with a device and a host part: 16 and 128 segments, the index in place of some of the former."""
+    return lambda capacity=2**20, host_capacity=2**23: make(capacity, host_capacity=host_capacity)
 
 
 SYSTEMS = [*BACKENDS, pytest.param("redis", marks=pytest.mark.redis)]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import BACKENDS
 from hypothesis.stateful import invariant
-from test_device_table import fixed_keys, on_device
+from test_device_table import on_device
 from test_state_machine import CacheMachine, run
+from tiered import keys_of
 
 from predis_lab import CorruptRecord, InvalidArgument, Predis
 
@@ -176,12 +177,12 @@ def test_the_index_grows_and_the_log_is_compacted():
         table, numbers = cache._table.table, np.arange(9000)
         epoch = table.epoch
         for part in np.split(numbers, 3):
-            assert cache.insert(fixed_keys(part), fixed_keys(part, 48)).ok
+            assert cache.insert(keys_of(part), keys_of(part, 48)).ok
         assert table.epoch > epoch and cache.verify() == 0
-        assert cache.erase(fixed_keys(numbers[::2])).all()
+        assert cache.erase(keys_of(numbers[::2])).all()
         assert compact(table, 0) > 0 and cache.verify() == 0
         left = numbers[1::2]
-        assert b"".join(cache.find(fixed_keys(left)).to_pylist()) == fixed_keys(left, 48).tobytes()
+        assert b"".join(cache.find(keys_of(left)).to_pylist()) == keys_of(left, 48).tobytes()
 
 
 # ---- Changed bits
@@ -218,8 +219,8 @@ def test_a_changed_bit(make, part, size, seed):
 
 def test_several_changed_records(make):
     cache = make()
-    keys = fixed_keys(np.arange(500))
-    cache.insert(keys, fixed_keys(np.arange(500), 64))
+    keys = keys_of(np.arange(500))
+    cache.insert(keys, keys_of(np.arange(500), 64))
     for row in (3, 77, 499):
         Stored(cache, keys[row].tobytes()).change("value", row)
     assert cache.verify() == 3

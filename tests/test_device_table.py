@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from tiered import keys_of
 
-from predis_lab import Column, InvalidKey, InvalidValue, Predis, Status, UnsupportedType
+from predis_lab import Column, InvalidKey, InvalidValue, Status, UnsupportedType
 
 try:
     import cupy
@@ -16,27 +17,6 @@ except ImportError:  # every test here then skips with this as its reason, see c
 pytestmark = pytest.mark.gpu
 
 MIB = 2**20
-
-
-@pytest.fixture
-def make():
-    """Makes caches of a capacity on the device."""
-    opened = []
-
-    def make(capacity):
-        opened.append(Predis(capacity, backend="cuda"))
-        return opened[-1]
-
-    yield make
-    for cache in opened:
-        cache.close()
-
-
-def fixed_keys(numbers, width=16):
-    """(n, width) uint8 on the host: each number in 8 bytes, then dots."""
-    rows = np.full((len(numbers), width), ord("."), np.uint8)
-    rows[:, :8] = np.ascontiguousarray(numbers, "<u8").view(np.uint8).reshape(-1, 8)
-    return rows
 
 
 def on_device(rows, dtype=np.int32):
@@ -95,9 +75,9 @@ def test_values_of_one_length_and_then_another(make, n, nbytes):
     cache = make("256MiB")
     numbers = np.arange(n)
     values = np.frombuffer(noise(n * nbytes, nbytes), np.uint8).reshape(n, nbytes)
-    assert cache.insert(cupy.asarray(fixed_keys(numbers)), cupy.asarray(values)).ok
+    assert cache.insert(cupy.asarray(keys_of(numbers)), cupy.asarray(values)).ok
     expected = [row.tobytes() for row in values] + [None] * n
-    keys = fixed_keys(np.arange(2 * n))
+    keys = keys_of(np.arange(2 * n))
     assert cache.find(keys).to_pylist() == expected
     assert from_device(cache.find(cupy.asarray(keys))) == expected
     assert cache.get(keys[1].tobytes()) == expected[1] and cache.get(keys[n].tobytes()) is None
@@ -116,16 +96,16 @@ def test_some_of_the_keys_asked_for_are_there(make, share):
     cache, generator = make("64MiB"), np.random.default_rng(int(100 * share))
     numbers = np.arange(20_000)  # in a small index: many searches go on
     values = generator.integers(0, 256, (len(numbers), 64), np.uint8)
-    assert cache.insert(cupy.asarray(fixed_keys(numbers)), cupy.asarray(values)).ok
+    assert cache.insert(cupy.asarray(keys_of(numbers)), cupy.asarray(values)).ok
     asked = generator.permutation(2 * len(numbers))[:5003]
     asked = np.where(generator.random(5003) < share, asked % len(numbers), asked + len(numbers))
     expected = [values[i].tobytes() if i < len(numbers) else None for i in asked]
-    assert from_device(cache.find(cupy.asarray(fixed_keys(asked)))) == expected
+    assert from_device(cache.find(cupy.asarray(keys_of(asked)))) == expected
 
 
 def test_one_column_here_and_one_there(make):
     cache = make("64MiB")
-    keys, rows = fixed_keys(np.arange(5000)), np.arange(5000 * 8, dtype="f4").reshape(5000, 8)
+    keys, rows = keys_of(np.arange(5000)), np.arange(5000 * 8, dtype="f4").reshape(5000, 8)
     expected = [row.tobytes() for row in rows]
     for first, second in ((cupy.asarray(keys), rows), (keys, cupy.asarray(rows))):
         assert cache.insert(first, second).counts() == {"stored": 5000}
@@ -139,7 +119,7 @@ def test_one_column_here_and_one_there(make):
 
 def test_columns_on_the_device_are_checked(make):
     cache = make("64MiB")
-    keys = cupy.asarray(fixed_keys(np.arange(3)))
+    keys = cupy.asarray(keys_of(np.arange(3)))
     verbs = [cache.find, cache.contains, cache.erase, lambda rows: cache.insert(rows, keys)]
     for wrong, error in [
         (on_device([b"a", b"", b"c"]), InvalidKey),
@@ -171,7 +151,7 @@ def test_values_found_are_values_to_insert(make):
 
 def test_empty_batches_and_an_empty_table(make):
     cache = make("64MiB")
-    some = fixed_keys(np.arange(7))
+    some = keys_of(np.arange(7))
     for turn in range(2):
         for nothing in ([], cupy.zeros((0, 16), cupy.uint8), on_device([])):
             assert len(cache.find(nothing)) == 0
@@ -207,7 +187,7 @@ def test_the_longest_keys(make):
 def test_calls_are_ordered_on_the_callers_stream(make, uniform):
     cache = make("256MiB")
     n = 4000
-    right, wrong = (fixed_keys(np.arange(start, start + n)) for start in (0, 10**6))
+    right, wrong = (keys_of(np.arange(start, start + n)) for start in (0, 10**6))
     values = [b"%08d" % i * (1 if uniform else i % 5) for i in range(n)]
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
@@ -235,7 +215,7 @@ def test_calls_are_ordered_on_the_callers_stream(make, uniform):
 
 def test_streams_see_each_others_writes(make):
     cache = make("64MiB")
-    keys = cupy.asarray(fixed_keys(np.arange(1000)))
+    keys = cupy.asarray(keys_of(np.arange(1000)))
     cupy.cuda.get_current_stream().synchronize()
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(3)]
     for turn in range(30):
@@ -260,14 +240,14 @@ def test_duplicates_across_pieces(make, monkeypatch, there, rows, nbytes):
     cache = make("2MiB")
     n, distinct = 10_000, 700
     numbers = np.random.default_rng(5).integers(0, distinct, n)
-    keys, values = fixed_keys(numbers), [b"%d" % i for i in range(n)]
+    keys, values = keys_of(numbers), [b"%d" % i for i in range(n)]
     last = np.zeros(distinct, np.int64)
     np.maximum.at(last, numbers, np.arange(n))
     wins = last[numbers] == np.arange(n)
     for turn, batch in enumerate([(keys, values), (cupy.asarray(keys), on_device(values))]):
         cache.flushdb()
         if there:
-            cache.insert(fixed_keys(np.arange(0, distinct, 2)), [b"old"] * (distinct // 2))
+            cache.insert(keys_of(np.arange(0, distinct, 2)), [b"old"] * (distinct // 2))
         fate = np.where(there & (numbers % 2 == 0), Status.UPDATED, Status.STORED)
         status = cache.insert(*batch).status
         assert np.array_equal(status, np.where(wins, fate, Status.SUPERSEDED)), turn
@@ -337,7 +317,7 @@ def test_compaction_keeps_what_is_live(make):
     """40 % of the room is live, and written over seven times: the log is compacted more than once."""
     cache = make("16MiB")
     generator, n = np.random.default_rng(6), 6000
-    keys, values = fixed_keys(np.arange(n)), generator.integers(0, 256, (n, 1000), np.uint8)
+    keys, values = keys_of(np.arange(n)), generator.integers(0, 256, (n, 1000), np.uint8)
     assert cache.insert(keys, values).ok
     for turn in range(1, 41):
         numbers = generator.permutation(n)[:1000]
@@ -352,11 +332,11 @@ def test_compaction_keeps_what_is_live(make):
 
 def test_expired_records_give_their_room_back(make, clock):
     cache = make("16MiB")
-    keep = fixed_keys(np.arange(10**6, 10**6 + 500))
+    keep = keys_of(np.arange(10**6, 10**6 + 500))
     assert cache.insert(keep, keep).ok
     rows = np.zeros((8000, 1000), np.uint8)
     for turn in range(8):
-        keys = fixed_keys(np.arange(turn * 8000, (turn + 1) * 8000))
+        keys = keys_of(np.arange(turn * 8000, (turn + 1) * 8000))
         rows[:] = turn
         assert cache.insert(keys, rows, ex=10).counts() == {"stored": 8000}
         assert cache.dbsize() == 8500
@@ -372,7 +352,7 @@ def test_the_index_grows_and_stays_below_its_load(make):
     epoch, slots = table.epoch, table.slots
     for n in (100, 5000, 5000, 10_000, 20_000, 40_000, 80_000, 160_000, 7, 320_000):
         numbers = np.arange(total, total + n)
-        assert cache.insert(fixed_keys(numbers), fixed_keys(numbers)).counts() == {"stored": n}
+        assert cache.insert(keys_of(numbers), keys_of(numbers)).counts() == {"stored": n}
         total += n
         rehashes += table.epoch - epoch
         epoch = table.epoch
@@ -380,15 +360,15 @@ def test_the_index_grows_and_stays_below_its_load(make):
         assert table.load_factor == total / table.slots <= HARD_LOAD
     assert rehashes >= 5 and table.slots > 32 * slots
     everything = np.arange(total + 1000)
-    assert np.array_equal(cache.contains(fixed_keys(everything)), everything < total)
-    found = cache.find(fixed_keys(everything[:total]))
-    assert b"".join(found.to_pylist()) == fixed_keys(everything[:total]).tobytes()
+    assert np.array_equal(cache.contains(keys_of(everything)), everything < total)
+    found = cache.find(keys_of(everything[:total]))
+    assert b"".join(found.to_pylist()) == keys_of(everything[:total]).tobytes()
 
 
 def test_an_index_that_many_records_have_left_is_made_anew(make):
     cache = make("64MiB")
     table = cache._table.table
-    keys, values = fixed_keys(np.arange(5000)), fixed_keys(np.arange(5000), 64)
+    keys, values = keys_of(np.arange(5000)), keys_of(np.arange(5000), 64)
     epochs = {table.epoch}
     for _ in range(6):
         assert cache.insert(keys, values).ok
@@ -403,7 +383,7 @@ def test_erased_slots_are_used_again(make):
     table = cache._table.table
     slots = table.slots
     for turn in range(40):
-        keys = fixed_keys(np.arange(turn * 4000, (turn + 1) * 4000))
+        keys = keys_of(np.arange(turn * 4000, (turn + 1) * 4000))
         assert cache.insert(keys, keys).counts() == {"stored": 4000}
         assert cache.find(keys[::500]).to_pylist() == [key.tobytes() for key in keys[::500]]
         assert table.entries <= HARD_LOAD * table.slots
@@ -415,7 +395,7 @@ def test_erased_slots_are_used_again(make):
 def test_the_index_may_not_outgrow_the_capacity(make, batches):
     """Records of few bytes: the index is full before the log; what it can't hold is refused, nothing else."""
     cache = make("1MiB")
-    table, keys = cache._table.table, fixed_keys(np.arange(100_000), 8)
+    table, keys = cache._table.table, keys_of(np.arange(100_000), 8)
     status = np.concatenate([cache.insert(part, part).status for part in np.split(keys, batches)])
     assert set(status.tolist()) == {Status.STORED, Status.NO_SPACE}
     assert np.array_equal(cache.contains(keys), status == Status.STORED)

@@ -7,6 +7,7 @@ import pytest
 from conftest import BACKENDS
 from hypothesis import given
 from hypothesis import strategies as st
+from tiered import keys_of
 
 from predis_lab import Column, Predis, Status
 from predis_lab.bench import soak
@@ -24,29 +25,9 @@ except ImportError:  # what needs it then skips with this as its reason, see con
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
-@pytest.fixture
-def make():
-    """Makes caches of a capacity on the device."""
-    opened = []
-
-    def make(capacity, **options):
-        opened.append(Predis(capacity, backend="cuda", **options))
-        return opened[-1]
-
-    yield make
-    for cache in opened:
-        cache.close()
-
-
-def fixed_keys(numbers, width=16):
-    rows = np.full((len(numbers), width), ord("."), np.uint8)
-    rows[:, :8] = np.ascontiguousarray(numbers, "<u8").view(np.uint8).reshape(-1, 8)
-    return rows
-
-
 def rows_of(numbers, nbytes):
     """(n, nbytes) uint8: values that tell their number."""
-    return np.repeat(fixed_keys(numbers, 8), nbytes // 8, axis=1)
+    return np.repeat(keys_of(numbers, 8), nbytes // 8, axis=1)
 
 
 def check_invariants(cache):
@@ -156,7 +137,7 @@ def test_a_growing_index_takes_its_room_from_the_log(make):
     cache, before = make("64MiB"), taken()
     empty = check_invariants(cache)["taken_memory"]
     for part in np.split(np.arange(200_000), 10):
-        assert cache.insert(fixed_keys(part), fixed_keys(part)).ok
+        assert cache.insert(keys_of(part), keys_of(part)).ok
     told = check_invariants(cache)
     assert told["index_memory"] >= 200_000 * 8 and taken() - before <= 2 * MIB
     assert told["taken_memory"] >= 0.95 * told["maxmemory"]
@@ -180,12 +161,12 @@ def test_one_batch_can_fill_a_cache(make, nbytes, checksums):
     """The segments set aside for a batch leave room for the index that its records need."""
     cache = make("8MiB", checksums=checksums)
     n = 8 * MIB // (32 + nbytes)
-    report = cache.insert(fixed_keys(np.arange(n)), rows_of(np.arange(n), nbytes))
+    report = cache.insert(keys_of(np.arange(n)), rows_of(np.arange(n), nbytes))
     stored = report.counts()["stored"]
     room = 8 * MIB - cache.info("memory")["buffers_memory"]
     assert stored * ((16 + 16 + nbytes + 15) // 16 * 16 + 10) > 0.85 * room
     assert not checksums or cache.verify() == 0
-    assert cache.dbsize() == stored == cache.contains(fixed_keys(np.arange(n))).sum()
+    assert cache.dbsize() == stored == cache.contains(keys_of(np.arange(n))).sum()
     check_invariants(cache)
 
 
@@ -205,16 +186,16 @@ def test_the_host_table_gives_the_room_of_expired_records_back():
 def test_compaction_of_expired_records(backend, clock):
     with Predis("8MiB", backend=backend) as cache:
         numbers = np.arange(3000)
-        cache.insert(fixed_keys(numbers), rows_of(numbers, 512), ex=5)
-        cache.insert(fixed_keys(numbers + 10_000), rows_of(numbers, 512))
+        cache.insert(keys_of(numbers), rows_of(numbers, 512), ex=5)
+        cache.insert(keys_of(numbers + 10_000), rows_of(numbers, 512))
         assert cache.compact() == 0
         clock.now += 5000
         assert cache.compact() >= 0.9 * 3000 * 544
         assert cache.compact() == 0 and cache.dbsize() == 3000
-        assert cache.find(fixed_keys(numbers + 10_000)).to_pylist() == [
+        assert cache.find(keys_of(numbers + 10_000)).to_pylist() == [
             row.tobytes() for row in rows_of(numbers, 512)
         ]
-        assert not cache.contains(fixed_keys(numbers)).any()
+        assert not cache.contains(keys_of(numbers)).any()
 
 
 @pytest.mark.gpu
@@ -224,10 +205,10 @@ def test_compaction_leaves_few_segments(make, share):
     cache, generator = make("16MiB"), np.random.default_rng(int(100 * share))
     n = 11_000
     numbers, values = np.arange(n), rows_of(np.arange(n), 1000)
-    assert cache.insert(fixed_keys(numbers), values).ok
+    assert cache.insert(keys_of(numbers), values).ok
     before = check_invariants(cache)
     gone = generator.permutation(n)[: round((1 - share) * n)]
-    assert cache.erase(fixed_keys(gone)).all()
+    assert cache.erase(keys_of(gone)).all()
     dead = check_invariants(cache)["log_dead_memory"]
     freed = cache.compact()
     told = check_invariants(cache)
@@ -239,12 +220,12 @@ def test_compaction_leaves_few_segments(make, share):
     assert told["compaction_moved_memory"] <= told["records_memory"]
     assert cache.compact() == 0
     left = np.setdiff1d(numbers, gone)
-    assert cache.dbsize() == len(left) and not cache.contains(fixed_keys(gone)).any()
-    found = cache.find(fixed_keys(left))
+    assert cache.dbsize() == len(left) and not cache.contains(keys_of(gone)).any()
+    found = cache.find(keys_of(left))
     assert b"".join(found.to_pylist()) == values[left].tobytes()
     # What came free can be written to again.
     more = np.arange(n, n + len(gone))
-    report = cache.insert(fixed_keys(more), rows_of(more, 1000))
+    report = cache.insert(keys_of(more), rows_of(more, 1000))
     assert report.counts().get("stored", 0) >= 0.9 * len(gone)
     check_invariants(cache)
 
@@ -253,14 +234,14 @@ def test_compaction_leaves_few_segments(make, share):
 def test_a_step_moves_no_more_than_a_segment(make):
     cache = make("16MiB")
     numbers = np.arange(11_000)
-    cache.insert(fixed_keys(numbers), rows_of(numbers, 1000))
-    cache.erase(fixed_keys(numbers[::2]))
+    cache.insert(keys_of(numbers), rows_of(numbers, 1000))
+    cache.erase(keys_of(numbers[::2]))
     table, steps = cache._table.table, 0
     while freed := compact_step(table, 0):
         steps += 1
         moved = table.compactions.moved_nbytes
         assert moved <= steps * table.arena.segment_nbytes and freed > 0
-        found = cache.find(fixed_keys(numbers[1::500])).to_pylist()
+        found = cache.find(keys_of(numbers[1::500])).to_pylist()
         assert found == [row.tobytes() for row in rows_of(numbers[1::500], 1000)]
         check_invariants(cache)
     assert steps > 10
@@ -270,9 +251,9 @@ def test_a_step_moves_no_more_than_a_segment(make):
 def test_readers_get_through_while_a_cache_is_compacted(make):
     cache, read = make("16MiB"), []
     numbers = np.arange(11_000)
-    cache.insert(fixed_keys(numbers), rows_of(numbers, 1000))
-    cache.erase(fixed_keys(numbers[::2]))
-    name, value = fixed_keys([1])[0].tobytes(), rows_of([1], 1000)[0].tobytes()
+    cache.insert(keys_of(numbers), rows_of(numbers, 1000))
+    cache.erase(keys_of(numbers[::2]))
+    name, value = keys_of([1])[0].tobytes(), rows_of([1], 1000)[0].tobytes()
     cache.get(name)
     compacting = threading.Thread(target=cache.compact)
     compacting.start()
@@ -287,16 +268,16 @@ def test_an_index_grows_into_the_room_of_dead_records(make):
     """All segments are in use and none is empty: only compaction makes room for a larger index."""
     cache, generator = make("4MiB"), np.random.default_rng(3)
     n = 2800
-    assert cache.insert(fixed_keys(np.arange(n)), rows_of(np.arange(n), 1000)).ok
+    assert cache.insert(keys_of(np.arange(n)), rows_of(np.arange(n), 1000)).ok
     gone = generator.permutation(n)[: n // 2]
-    assert cache.erase(fixed_keys(gone)).all()
+    assert cache.erase(keys_of(gone)).all()
     before = cache._table.table.slots
     more = np.arange(10**6, 10**6 + 16_000)
     for part in np.split(more, 8):
-        assert cache.insert(fixed_keys(part), fixed_keys(part)).ok
-    assert cache._table.table.slots > before and cache.contains(fixed_keys(more)).all()
+        assert cache.insert(keys_of(part), keys_of(part)).ok
+    assert cache._table.table.slots > before and cache.contains(keys_of(more)).all()
     left = np.setdiff1d(np.arange(n), gone)
-    assert b"".join(cache.find(fixed_keys(left)).to_pylist()) == rows_of(left, 1000).tobytes()
+    assert b"".join(cache.find(keys_of(left)).to_pylist()) == rows_of(left, 1000).tobytes()
     check_invariants(cache)
 
 
@@ -335,23 +316,23 @@ def test_results_stay_as_they_are(make, on_device):
     """Whatever happens to the records, or to the cache: overwritten, compacted, flushed, closed."""
     cache = make("16MiB")
     numbers = np.arange(9000)
-    cache.insert(fixed_keys(numbers), rows_of(numbers, 1000))
-    asked = fixed_keys(numbers[::7])
+    cache.insert(keys_of(numbers), rows_of(numbers, 1000))
+    asked = keys_of(numbers[::7])
     found = cache.find(cupy.asarray(asked) if on_device else asked)
     expected = rows_of(numbers[::7], 1000).tobytes()
 
     def content():
         return cupy.asnumpy(found.data).tobytes() if on_device else b"".join(found.to_pylist())
 
-    cache.insert(fixed_keys(numbers[::2]), rows_of(numbers[::2] + 1, 1000))
-    cache.erase(fixed_keys(numbers[1::3]))
+    cache.insert(keys_of(numbers[::2]), rows_of(numbers[::2] + 1, 1000))
+    cache.erase(keys_of(numbers[1::3]))
     assert cache.compact() > 0 and content() == expected
     cache.flushdb()
-    cache.insert(fixed_keys(numbers), rows_of(numbers + 5, 1000))
+    cache.insert(keys_of(numbers), rows_of(numbers + 5, 1000))
     assert content() == expected
     cache.close()
     again = make("16MiB")
-    again.insert(fixed_keys(numbers), rows_of(numbers + 9, 1000))
+    again.insert(keys_of(numbers), rows_of(numbers + 9, 1000))
     assert content() == expected
 
 
@@ -359,7 +340,7 @@ def test_results_stay_as_they_are(make, on_device):
 @pytest.mark.gpu
 def test_ten_thousand_calls_leave_nothing_behind(make):
     cache = make("64MiB")
-    keys, pools = fixed_keys(np.arange(32)), (cupy.get_default_memory_pool(),)
+    keys, pools = keys_of(np.arange(32)), (cupy.get_default_memory_pool(),)
     on_device = cupy.asarray(keys)
 
     def calls(n):

@@ -1,4 +1,4 @@
-"""Records by number, and what `test_tiers` and `test_tier_room` look at."""
+"""Records by number, and what is looked at where a cache has a host part."""
 
 import numpy as np
 

@@ -154,25 +154,30 @@ def shares(
     names: dict[str, str],
     title: str,
     scale: str = "share of what the hardware's own numbers promise",
-    goal: float | None = None,
+    goals: dict[str, float] | None = None,
 ) -> Figure:
-    """Bars: each figure that has a ceiling as a share of it, with its value. names: figure id -> label; goal: a share."""
-    stored = {name: figures[name] for name in names if "ceiling" in figures.get(name, {})}
-    rows = [(names[name], entry) for name, entry in stored.items()]
+    """Bars: each figure that has a ceiling as a share of it, with its value; a tick marks its goal where it has one.
+
+    names: figure id -> label. goals: figure id -> share
+    """
+    rows = [(name, figures[name]) for name in names if "ceiling" in figures.get(name, {})]
     figure, axes = new_axes(title, 0.42 * len(rows) + 1.2)
-    for at, (_, entry) in enumerate(reversed(rows)):
+    widest = 1.0
+    for at, (name, entry) in enumerate(reversed(rows)):
         share = entry["value"] / entry["ceiling"]
         axes.barh(at, 1, height=0.62, color=LINE, alpha=0.6)
         axes.barh(at, share, height=0.62, color="#0072B2")
         text = f"{units.format_quantity(entry['value'], entry['unit'])} · {share:.0%}"
         inside = share > 0.4
-        axes.annotate(text, (share, at), (-6 if inside else 6, 0), textcoords="offset points",
-                      ha="right" if inside else "left", va="center",
-                      color="white" if inside else INK, fontsize=9)  # fmt: skip
-    if goal is not None:
-        axes.axvline(goal, color="#D55E00", linewidth=2)
-    axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)], color=INK)
-    axes.set(xlim=(0, 1.02), xlabel=scale)
+        # From the left: a goal's tick is near the end of most bars.
+        axes.annotate(text, (0 if inside else share, at), (6, 0), textcoords="offset points", ha="left",
+                      va="center", color="white" if inside else INK, fontsize=9)  # fmt: skip
+        goal = (goals or {}).get(name)
+        if goal is not None:
+            axes.vlines(goal, at - 0.4, at + 0.4, color="#D55E00", linewidth=2.4)
+        widest = max(widest, share, goal or 0)
+    axes.set_yticks(range(len(rows)), [names[name] for name, _ in reversed(rows)], color=INK)
+    axes.set(xlim=(0, 1.02 * widest), xlabel=scale)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.grid(False, axis="y")
     return figure

@@ -18,8 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ..bench import pipeline_samples as measured
 from ..bench.host_transfers import ARROW_NAMES, RANDOM, REAL
 from ..bench.statistics import median_interval
-from . import units
-from .figures import INK, LINE, SOFT, new_axes, style, tick_text
+from .figures import INK, SOFT, new_axes, shares, style, tick_text
 
 GOAL = "#D55E00"
 # Colour and marker by kind of memory, codec, or place in the legend: told apart in grey by their markers.
@@ -127,27 +126,22 @@ def _gaps(spans: Iterable[measured.Span], wall: float) -> list[measured.Span]:
 
 def goals(figures: dict[str, dict[str, Any]], names: dict[str, str]) -> Figure:
     """Bars: each figure as a share of its ceiling, with its value; a tick marks its goal where it has one."""
-    rows = [(name, figures[name]) for name in names if figures.get(name, {}).get("ceiling")]
-    figure, axes = new_axes("Bulk calls, as a share of what the link carries", 0.42 * len(rows) + 1.2)  # fmt: skip
-    widest = 1.0
-    for at, (name, entry) in enumerate(reversed(rows)):
-        share = entry["value"] / entry["ceiling"]
-        axes.barh(at, 1, height=0.62, color=LINE, alpha=0.6)
-        axes.barh(at, share, height=0.62, color="#0072B2")
-        text = f"{units.format_quantity(entry['value'], entry['unit'])} · {share:.0%}"
-        inside = share > 0.4
-        axes.annotate(text, (0 if inside else share, at), (6, 0), textcoords="offset points", ha="left",
-                      va="center", color="white" if inside else INK, fontsize=9)  # fmt: skip
-        goal = measured.GOALS.get(name, measured.Goal()).bound(entry["ceiling"])
-        if goal is not None:
-            axes.vlines(goal / entry["ceiling"], at - 0.4, at + 0.4, color=GOAL, linewidth=2.4)
-            widest = max(widest, goal / entry["ceiling"])
-        widest = max(widest, share)
-    axes.set_yticks(range(len(rows)), [names[name] for name, _ in reversed(rows)], color=INK)
-    axes.set(xlim=(0, 1.02 * widest), xlabel="share of the ceiling; the tick is the goal")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.grid(False, axis="y")
-    return figure
+    bounds = {
+        name: measured.GOALS[name].bound(figures[name]["ceiling"])
+        for name in names
+        if name in measured.GOALS and "ceiling" in figures.get(name, {})
+    }
+    return shares(
+        figures,
+        names,
+        "Bulk calls, as a share of what the link carries",
+        "share of the ceiling; the tick is the goal",
+        {
+            name: bound / figures[name]["ceiling"]
+            for name, bound in bounds.items()
+            if bound is not None
+        },
+    )
 
 
 def compression(samples: pd.DataFrame, link: dict[str, float], cores: int) -> Figure:

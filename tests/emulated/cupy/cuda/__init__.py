@@ -134,17 +134,17 @@ class Graph:
             launch()
 
 
-_null = Stream(null=True)
 _behind = bool(os.environ.get("PREDIS_EMULATED_ASYNC"))
+
+if _behind:
+    from . import asynchronous
+    from .asynchronous import Event, Stream
+
+_null = Stream(null=True)
 
 
 def get_current_stream() -> Stream:
     return getattr(_local, "stream", _null)
-
-
-if _behind:
-    from . import asynchronous
-    from .asynchronous import Event, Stream, get_current_stream
 
 
 def settle() -> None:

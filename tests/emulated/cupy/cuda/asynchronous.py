@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cupy import cuda
+
 MOST_DELAY_S = 3e-4
 kept: list[Any] = []  # device memory is never used again: what is enqueued knows addresses only
 _changed = threading.Condition()
 _streams: list[Stream] = []
-_local = threading.local()
 _random = random.Random(0)
 
 
@@ -55,19 +56,18 @@ class Event:
         def happen() -> None:
             self.happened, self.at = number, time.perf_counter()
 
-        (stream or get_current_stream()).submit(happen)
+        (stream or cuda.get_current_stream()).submit(happen)
 
     def synchronize(self) -> None:
         while not self.done:
             time.sleep(1e-5)
 
 
-class Stream:
-    """A queue of calls; which one is current is kept per thread."""
+class Stream(cuda.Stream):
+    """A queue of calls."""
 
     def __init__(self, null: bool = False, non_blocking: bool = False):
-        self.ptr = 0 if null else len(_streams) + 1
-        self.captured: list[Callable[[], None]] | None = None
+        super().__init__(null, non_blocking)
         self.queue: deque[tuple[Callable[[], bool], Callable[[], None]]] = deque()
         _streams.append(self)
 
@@ -79,14 +79,6 @@ class Stream:
         with _changed:
             self.queue.append((when, call))
             _changed.notify_all()
-
-    def __enter__(self) -> Stream:
-        _local.before = [*getattr(_local, "before", ()), get_current_stream()]
-        _local.stream = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _local.stream = _local.before.pop()
 
     def synchronize(self) -> None:
         while not self.done:
@@ -102,12 +94,7 @@ class Stream:
         self.submit(lambda: None, lambda: event.happened >= number)
 
 
-_null = Stream(null=True)
 threading.Thread(target=_work, daemon=True).start()
-
-
-def get_current_stream() -> Stream:
-    return getattr(_local, "stream", _null)
 
 
 def stream_at(pointer: int) -> Stream:
