@@ -33,6 +33,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(ring, "CHUNK_NBYTES", CHUNK)
     monkeypatch.setattr(ring, "MIN_CHUNK_NBYTES", CHUNK)
     monkeypatch.setattr(engine, "SMALL_NBYTES", 0)
+    monkeypatch.setattr(staging, "BUFFER_NBYTES", 3 * CHUNK)
     monkeypatch.setattr(staging, "PIECE_NBYTES", 1000)
 
 

@@ -12,13 +12,15 @@ from ..columns import Column
 from .pinned import pinned
 
 
-def uploaded(column: Column, upload: Callable[[np.ndarray], Any]) -> tuple[Column, int]:
-    """The column on the device, and where its offsets begin: that remains to be taken off them, by `rebase`.
+def uploaded(
+    column: Column, upload: Callable[[np.ndarray], Any], base: int = 0
+) -> tuple[Column, int]:
+    """The column elsewhere, and where its offsets begin: on the device that remains to be taken off them, by `rebase`.
 
-    upload: starts a host array's copy, and gives the device's uint8 array that it goes to
+    upload: starts an array's copy, and gives the uint8 array that it goes to. base: where `data` begins, as the offsets have it
     """
     start, stop = column.span
-    data, offsets = upload(column.data[start:stop]), column.offsets
+    data, offsets = upload(column.data[start - base : stop - base]), column.offsets
     if offsets is not None:
         offsets = upload(offsets).view(offsets.dtype)
     return Column(data, offsets, column.width, len(column)), start

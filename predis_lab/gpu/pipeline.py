@@ -1,19 +1,22 @@
-"""Batches between host memory and the table: chunks through a ring of device buffers, so that packing, upload, kernel and
+"""Batches between host memory and the table: chunks through rings of device buffers, so that packing, upload, kernel and
 download of neighbouring chunks overlap. Called by `engine`.
 
 A stream for each way of the link and one for the kernels are all the overlap there is to be had: a chunk's upload, kernel
-and download follow one another by events, and each engine works through its own queue. Lookups and inserts upload on
-streams of their own, lest a few keys wait behind many records. Answers are copied
-straight into pinned memory that becomes the returned array.
+and download follow one another by events, and each engine works through its own queue. Lookups and inserts share them: a
+copy engine goes on with one stream for as long as that has something to copy, so that on streams of their own a few keys
+would stand still until somebody's last record is up. Keys go up well before they are looked up, for the answers to many of
+them come down, and what others upload may come first. Answers are copied straight into pinned memory that becomes the
+returned array.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +32,33 @@ from .memory import device_bytes, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
 from .pinned import host_array, pinned
-from .ring import BITMAP_ROWS, DEPTH, Chunk, Ring, pieces, ring_nbytes
-from .staging import copy_async
+from .ring import (
+    BITMAP_ROWS,
+    DEPTH,
+    FIRST_SHARE,
+    Chunk,
+    Ring,
+    Upload,
+    even_rows,
+    pieces,
+    ring_nbytes,
+)
+from .staging import Part, Staging, copy_async
 from .table import DeviceTable
 from .tracing import Interval, Trace
 
 __all__ = ["Interval", "Pipeline", "Transfers"]
 
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
+AHEAD = 2  # uploads under way while one is looked up; less than DEPTH - 1
+
+
+@dataclass
+class Moved:
+    """Bytes that one call has sent up, and brought down."""
+
+    sent: int = 0
+    brought: int = 0
 
 
 @dataclass
@@ -62,18 +84,17 @@ class Pipeline:
         self.trace: Trace | None = None
         self._borrowed: list[tuple[Any, np.ndarray]] = []
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
-        self._down = cupy.cuda.Stream(non_blocking=True)
-        up, down = ring_nbytes(capacity_nbytes)
-        self._reader, self._writer = (
-            Ring(up, down, self.health),
-            Ring(down, 0, self.health),
-        )
+        self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        keys, chunk = ring_nbytes(capacity_nbytes)
+        self._keys, self._answers, self._records = Ring(keys), Ring(chunk), Ring(chunk)
+        self._reading = threading.Lock()
+        self._staging = Staging(self.health)
 
     @staticmethod
     def nbytes(capacity_nbytes: int) -> int:
         """Device bytes that a pipeline's buffers take."""
-        up, down = ring_nbytes(capacity_nbytes)
-        return DEPTH * (up + 2 * down)
+        keys, chunk = ring_nbytes(capacity_nbytes)
+        return DEPTH * (keys + 2 * chunk)
 
     # ---- Reading
 
@@ -82,19 +103,19 @@ class Pipeline:
         answer = Answer(len(keys), self.health, self._down)
 
         def launch(chunk: Chunk) -> None:
-            slot, room = chunk.slot, chunk.slot.down.size - Packed.head_nbytes(chunk.rows)
+            memory = chunk.buffer.memory
             chunk.answer = self.table.find(
-                chunk.columns[0],
+                chunk.keys,
                 now_ms,
-                new=lambda nbytes: slot.down[:nbytes],
-                capacity=room,
-                count=slot.count,
+                new=lambda nbytes: memory[:nbytes],
+                capacity=memory.size - Packed.head_nbytes(chunk.rows),
+                count=chunk.buffer.count,
             )
 
         def collect(chunk: Chunk) -> int:
             if chunk.answer.total > len(chunk.answer.data):
-                column, total = chunk.columns[0], chunk.answer.total
-                return self._bring_long(answer, column, chunk.first, total, now_ms)
+                total = chunk.answer.total
+                return self._bring_long(answer, chunk.keys, chunk.first, total, now_ms)
             return answer.add(chunk.first, chunk.answer)
 
         self._read(keys, self._expected_nbytes(), launch, collect, answer, note_at_ms=now_ms)
@@ -105,8 +126,8 @@ class Pipeline:
         result = host_array(len(keys), dtype)
 
         def launch(chunk: Chunk) -> None:
-            chunk.answer = chunk.slot.down[: chunk.rows * result.itemsize].view(dtype)
-            fill(chunk.columns[0], chunk.answer)
+            chunk.answer = chunk.buffer.memory[: chunk.rows * result.itemsize].view(dtype)
+            fill(chunk.keys, chunk.answer)
 
         def collect(chunk: Chunk) -> int:
             target = result[chunk.first : chunk.stop]
@@ -131,44 +152,54 @@ class Pipeline:
 
         note_at_ms: when the keys count as read
         """
-        ring, sent, asked = self._reader, deque[Chunk](), deque[Chunk]()
-        most = int(ring.down_nbytes / (answer_nbytes + 1))
+        asked, numbers = deque[Chunk](), itertools.count()
+        most = self._answers.nbytes / (answer_nbytes + 1)
 
-        def ask() -> None:
-            chunk = sent.popleft()
-            self._await(chunk)
+        def ask(upload: Upload, first: int) -> int:
+            number, buffer = next(numbers), self._answers.next(self.health, "a download")
+            share = min(1.0, FIRST_SHARE * 2**number)
+            stop = first + even_rows(upload.stop - first, share * most)
+            chunk = Chunk(number, first, stop, upload, buffer)
             with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
                 launch(chunk)
-            chunk.slot.computed.record(self.stream)
+            for event in (buffer.ready, upload.buffer.done):
+                event.record(self.stream)
             asked.append(chunk)
+            return stop
 
         def finish() -> None:
             chunk = asked.popleft()
-            self.health.wait(chunk.slot.computed, "a lookup")
+            self.health.wait(chunk.buffer.ready, "a lookup")
             with self._span("download", chunk.number, self._down):
-                ring.brought_nbytes += collect(chunk)
-            chunk.slot.done.record(self._down)
+                moved.brought += collect(chunk)
+            chunk.buffer.done.record(self._down)
             if note_at_ms is not None and self.table.tiers.holds:
                 with self.health.lock:
-                    self.note_read(chunk.columns[0], note_at_ms, self.stream)
-                chunk.slot.noted.record(self.stream)
+                    self.note_read(chunk.keys, note_at_ms, self.stream)
+                chunk.upload.buffer.done.record(self.stream)
+
+        def look_up(upload: Upload) -> None:
+            self._await(upload)
+            first = upload.first
+            while first < upload.stop:
+                first = ask(upload, first)
+                while asked and (len(asked) >= 2 or asked[0].buffer.ready.done):
+                    finish()
 
         with (
-            self.health.holding(ring.busy),
+            self.health.holding(self._reading),
             self.health.unlocked(),
-            self._measured(ring),
-            self._kept(ring, keep, keys),
+            self._measured() as moved,
+            self._kept(keep, keys),
+            closing(self._uploads(self._keys, [keys], BITMAP_ROWS, moved, "a lookup")) as uploads,
         ):
-            for number, (first, stop) in enumerate(pieces([keys], ring.up_nbytes, most)):
-                chunk = Chunk(number, first, stop, ring.next(self.health, "a download"))
-                self._send(ring, [keys], chunk)
-                sent.append(chunk)
-                while sent and (len(sent) >= 2 or sent[0].slot.uploaded.done):
-                    ask()
-                while asked and (len(asked) >= 2 or asked[0].slot.computed.done):
-                    finish()
-            while sent:
-                ask()
+            ahead = deque[Upload]()
+            for upload in uploads:
+                ahead.append(upload)
+                if len(ahead) > AHEAD:
+                    look_up(ahead.popleft())
+            while ahead:
+                look_up(ahead.popleft())
             while asked:
                 finish()
             self.health.wait(self._down, "a download")
@@ -223,33 +254,38 @@ class Pipeline:
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record of columns in host memory. The caller holds `writing`."""
-        ring, staged, result = self._writer, deque[Chunk](), host_array(len(keys), np.int8)
+        sent, result = deque[Upload](), host_array(len(keys), np.int8)
         with self.stream:
             status = on_device(len(keys), np.int8)
             batch = self.table.begin(keys, values, now_ms)
 
         def store() -> None:
-            chunk = staged.popleft()
-            self._await(chunk)
-            with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
-                keys_up, values_up = chunk.columns
+            upload = sent.popleft()
+            self._await(upload)
+            with self.health.lock, self.stream, self._span("kernel", upload.number, self.stream):
+                keys_up, values_up = upload.columns
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
-            chunk.slot.done.record(self.stream)
+            upload.buffer.done.record(self.stream)
 
-        with self._measured(ring), self._kept(ring, result, keys, values, status):
-            with self._ended(batch), self.health.unlocked():
-                steps = pieces([keys, values], ring.up_nbytes, len(keys), step=1)
-                for number, (first, stop) in enumerate(steps):
-                    chunk = Chunk(number, first, stop, ring.next(self.health, "a write"))
-                    self._send(ring, [keys, values], chunk)
-                    staged.append(chunk)
-                    while staged and (len(staged) >= DEPTH - 1 or staged[0].slot.uploaded.done):
+        with self._measured() as moved, self._kept(result, keys, values, status):
+            with (
+                self._ended(batch),
+                self.health.unlocked(),
+                closing(
+                    self._uploads(self._records, [keys, values], 1, moved, "a write")
+                ) as uploads,
+            ):
+                for upload in uploads:
+                    sent.append(upload)
+                    while sent and (len(sent) >= DEPTH - 1 or sent[0].buffer.ready.done):
                         store()
-                while staged:
+                while sent:
                     store()
-            copy_async(result.ctypes.data, status.data.ptr, result.nbytes, self.stream, down=True)
-            ring.brought_nbytes += result.nbytes
-            self.health.wait(self.stream, "a download")
+            self._down.wait_event(self.stream.record())
+            copy_async(result.ctypes.data, status.data.ptr, result.nbytes, self._down, down=True)
+            moved.brought += result.nbytes
+            # Not for what lookups bring after it.
+            self.health.wait(self._down.record(), "a download")
         return result.view(np.ndarray)
 
     @contextmanager
@@ -260,34 +296,54 @@ class Pipeline:
         finally:
             with self.stream:
                 self.table.end(batch)
-            for slot in self._writer.slots:  # where a seal finds its keys
-                slot.done.record(self.stream)
+            self._records.record(self.stream)  # a seal finds its keys there
 
     # ---- Both
 
-    def _send(self, ring: Ring, columns: Sequence[Column], chunk: Chunk) -> None:
-        """Starts the upload of the chunk's rows of each column."""
+    def _uploads(
+        self, ring: Ring, columns: Sequence[Column], step: int, moved: Moved, stage: str
+    ) -> Generator[Upload, None, None]:
+        """The columns' `pieces`, each once it is on its way. stage: what is waited for where the ring has no buffer free"""
+        steps = pieces(columns, ring.nbytes, step)
+        with closing(self._staging.parts(columns, steps, self._up)) as parts:
+            rows = ((part, *piece) for part in parts for piece in part.pieces)
+            for number, (part, first, stop) in enumerate(rows):
+                upload = Upload(number, first, stop, ring.next(self.health, stage))
+                moved.sent += self._send(part, upload)
+                yield upload
+
+    def _send(self, part: Part, upload: Upload) -> int:
+        """Starts the upload; its bytes."""
+        sent = 0
 
         def up(source: np.ndarray) -> Any:
-            target = chunk.slot.take(source.nbytes)
-            ring.staging.upload(source, target.data.ptr, ring.stream, chunk.number)
+            nonlocal sent
+            sent += source.nbytes
+            target = upload.buffer.take(source.nbytes)
+            with self._span("upload", upload.number, self._up):
+                copy_async(target.data.ptr, source.ctypes.data, source.nbytes, self._up)
             return target
 
-        with ring.stream:
-            parts = [uploaded(column[chunk.first : chunk.stop], up) for column in columns]
-        chunk.columns, chunk.starts = [list(side) for side in zip(*parts, strict=True)]
-        chunk.slot.uploaded.record(ring.stream)
+        first, stop = upload.first - part.first, upload.stop - part.first
+        with self._up:
+            sides = [
+                uploaded(column[first:stop], up, base)
+                for column, base in zip(part.columns, part.bases, strict=True)
+            ]
+        upload.columns, upload.starts = [list(side) for side in zip(*sides, strict=True)]
+        upload.buffer.ready.record(self._up)
+        return sent
 
-    def _await(self, chunk: Chunk) -> None:
-        """Waits until the chunk is on the device; on the kernels' stream others' kernels would be kept waiting too."""
-        self.health.wait(chunk.slot.uploaded, "an upload")
+    def _await(self, upload: Upload) -> None:
+        """Waits until it is on the device; on the kernels' stream others' kernels would be kept waiting too."""
+        self.health.wait(upload.buffer.ready, "an upload")
         with self.stream:
-            for column, start in zip(chunk.columns, chunk.starts, strict=True):
+            for column, start in zip(upload.columns, upload.starts, strict=True):
                 rebase(column, start)
 
     def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
         """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""
-        self._reader.staging.upload(source, target, stream)
+        self._staging.upload(source, target, stream)
         # Pinned memory is read later: the caller may have let go of it by then.
         self._borrowed = [(read, memory) for read, memory in self._borrowed if not read.done]
         self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), source))
@@ -296,22 +352,20 @@ class Pipeline:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
 
     @contextmanager
-    def _measured(self, ring: Ring) -> Iterator[None]:
+    def _measured(self) -> Iterator[Moved]:
         """Counts a call and what it moves."""
-        transfers, began = self.transfers, time.perf_counter()
-        sent, brought = ring.staging.sent_nbytes, ring.brought_nbytes
-        yield
-        seconds = time.perf_counter() - began
-        sent, brought = ring.staging.sent_nbytes - sent, ring.brought_nbytes - brought
+        transfers, moved, began = self.transfers, Moved(), time.perf_counter()
+        yield moved
+        seconds, nbytes = time.perf_counter() - began, moved.sent + moved.brought
         with self.health.lock:
             transfers.calls += 1
-            transfers.uploaded_nbytes += sent
-            transfers.downloaded_nbytes += brought
+            transfers.uploaded_nbytes += moved.sent
+            transfers.downloaded_nbytes += moved.brought
             transfers.busy_s += seconds
-            transfers.peak_bandwidth = max(transfers.peak_bandwidth, (sent + brought) / seconds)
+            transfers.peak_bandwidth = max(transfers.peak_bandwidth, nbytes / seconds)
 
     @contextmanager
-    def _kept(self, ring: Ring, *used: Any) -> Iterator[None]:
+    def _kept(self, *used: Any) -> Iterator[None]:
         """Whatever fails, the device is done with what a call used before anybody else gets it."""
         try:
             yield
@@ -321,7 +375,7 @@ class Pipeline:
                 with suppress(
                     CUDARuntimeError
                 ):  # where nothing works any more, nothing is written either
-                    for stream in (ring.stream, self.stream, self._down):
+                    for stream in (self._up, self.stream, self._down):
                         self.health.wait(stream, "what was under way")
                 self.health.kept.clear()
             raise
@@ -330,20 +384,15 @@ class Pipeline:
     def traced(self) -> Iterator[list[Interval]]:
         """The intervals of all bulk calls made inside, there when the block is left."""
         found: list[Interval] = []
-        self.trace = Trace()
-        stagings = [ring.staging for ring in (self._reader, self._writer)]
-        for staging in stagings:
-            staging.trace = self.trace
+        self.trace = self._staging.trace = Trace()
         try:
             yield found
             found.extend(self.trace.intervals())
         finally:
-            self.trace = None
-            for staging in stagings:
-                staging.trace = None
+            self.trace = self._staging.trace = None
 
     def close(self) -> None:
         """Gives the buffers back."""
-        for ring in (self._reader, self._writer):
-            ring.staging.close()
-            ring.slots.clear()
+        self._staging.close()
+        for ring in (self._keys, self._answers, self._records):
+            ring.close()

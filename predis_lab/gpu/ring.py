@@ -1,9 +1,8 @@
-"""Chunks of a batch, and the ring of device buffers that they pass through. Used by `pipeline`."""
+"""Chunks of a batch, and the rings of device buffers that they pass through. Used by `pipeline` and `staging`."""
 
 from __future__ import annotations
 
 import bisect
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,117 +16,159 @@ from .health import Health
 from .memory import device_bytes, from_driver
 from .packed import padded
 from .pinned import pinned
-from .staging import Staging
 
-DEPTH = 4  # chunks under way: one being packed, one going up, one being answered, one coming down
-CHUNK_NBYTES = 32 * 2**20  # of a chunk, in its larger direction
+DEPTH = 4  # buffers of a ring: one that is filled, two whose chunks wait, one that is emptied
+CHUNK_NBYTES = 32 * 2**20  # of answers or records
 MIN_CHUNK_NBYTES = 2**12
 CHUNK_SHARE = 1 / 256  # of the capacity, at most
 FIRST_SHARE = 1 / 8  # of a chunk: the first one; each of the next is twice as long
-KEYS_SHARE = 1 / 2  # of a chunk of answers: room for the keys they answer
+KEYS_SHARE = 1 / 2  # of a chunk: of keys to look up
 BITMAP_ROWS = 8  # bitmaps are cut at whole bytes
+
+Rows = tuple[int, int]  # the first, and one past the last
+
+
+def _event() -> Any:
+    return cupy.cuda.Event(disable_timing=True)
 
 
 @dataclass
-class Slot:
-    """Buffers of one chunk, and how far it has come. What they have no room for gets memory of its own for the time."""
+class Buffer:
+    """Device memory of one chunk. What it has no room for gets memory of its own for the time.
 
-    up: Any  # uint8, on the device
-    down: Any
-    count: Any  # uint64 (1,), pinned: bytes of the answer
+    memory:  uint8
+    count:   uint64 (1,), pinned: bytes of an answer
+    ready:   recorded once the chunk is in it
+    done:    recorded once it is not needed there any more
+    """
+
+    memory: Any
+    count: Any
     used: int = 0
     more: list[Any] = field(default_factory=list)
-    uploaded: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-    computed: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-    done: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
-    noted: Any = field(default_factory=lambda: cupy.cuda.Event(disable_timing=True))
+    ready: Any = field(default_factory=_event)
+    done: Any = field(default_factory=_event)
 
     def take(self, nbytes: int) -> Any:
-        """Room for an upload."""
-        if self.used + nbytes > self.up.size:
+        """Room for so many bytes."""
+        if self.used + nbytes > self.memory.size:
             self.more.append(device_bytes(nbytes))
             return self.more[-1]
-        room = self.up[self.used : self.used + nbytes]
+        room = self.memory[self.used : self.used + nbytes]
         self.used += padded(nbytes)
         return room
 
 
 class Ring:
-    """The slots of one direction, used in turn, by one call at a time.
+    """Buffers of nbytes each, used in turn, by one call at a time."""
 
-    stream:          of its uploads
-    brought_nbytes:  down, so far
-    """
-
-    def __init__(self, up_nbytes: int, down_nbytes: int, health: Health):
-        self.busy, self.staging = threading.Lock(), Staging(health)
-        self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.brought_nbytes = 0
-        self.up_nbytes, self.down_nbytes = up_nbytes, down_nbytes
-        self._turn, self.slots = 0, []
+    def __init__(self, nbytes: int):
+        self.nbytes = nbytes
+        self._turn, self._buffers = 0, []
         for _ in range(DEPTH):
-            memory = from_driver(up_nbytes + down_nbytes)
+            memory = from_driver(nbytes)
             if memory is None:
-                raise InvalidArgument(f"the device has no {up_nbytes + down_nbytes:,} bytes left")
-            count = pinned(1, np.uint64)
-            self.slots.append(Slot(memory[:up_nbytes], memory[up_nbytes:], count))
+                raise InvalidArgument(f"the device has no {nbytes:,} bytes left")
+            self._buffers.append(Buffer(memory, pinned(1, np.uint64)))
 
-    def next(self, health: Health, stage: str) -> Slot:
-        """The slot used longest ago, once its chunk is done with."""
+    def next(self, health: Health, stage: str) -> Buffer:
+        """The buffer used longest ago, once its chunk is done with."""
         self._turn = (self._turn + 1) % DEPTH
-        slot = self.slots[self._turn]
-        health.wait(slot.done, stage)
-        health.wait(slot.noted, "what comes back from the host")
-        slot.used = 0
-        slot.more.clear()
-        return slot
+        buffer = self._buffers[self._turn]
+        health.wait(buffer.done, stage)
+        buffer.used = 0
+        buffer.more.clear()
+        return buffer
+
+    def record(self, stream: Any) -> None:
+        """Has all chunks count as needed for what is on the stream so far."""
+        for buffer in self._buffers:
+            buffer.done.record(stream)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._buffers.clear()
 
 
 @dataclass
-class Chunk:
-    """Rows first to stop of a batch, in a slot."""
+class Upload:
+    """Rows first to stop of a call's columns, on their way to a buffer.
+
+    starts:  of each column's offsets
+    """
 
     number: int
     first: int
     stop: int
-    slot: Slot
+    buffer: Buffer
     columns: list[Column] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)  # of each column's offsets
+    starts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Chunk:
+    """Rows first to stop of a lookup, all of one upload, and the buffer that their answers go to."""
+
+    number: int
+    first: int
+    stop: int
+    upload: Upload
+    buffer: Buffer
     answer: Any = None
 
     @property
     def rows(self) -> int:
         return self.stop - self.first
 
+    @property
+    def keys(self) -> Column:
+        """On the device."""
+        return self.upload.columns[0][
+            self.first - self.upload.first : self.stop - self.upload.first
+        ]
+
 
 def ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
-    """Of a slot: for keys to look up, and for answers or records."""
+    """Of a buffer: for keys to look up, and for answers or records."""
     chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
     return int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
 
 
-def pieces(
-    columns: Sequence[Column], nbytes: int, most: int, step: int = BITMAP_ROWS
-) -> Iterator[tuple[int, int]]:
-    """First row, and one past the last, of pieces of columns of at most nbytes and `most` rows, but of `step` at least.
+def pieces(columns: Sequence[Column], nbytes: int, step: int) -> Iterator[Rows]:
+    """Rows of columns that take at most nbytes together, or as few as `step`.
 
     The first ones are shorter: until the first has passed a stage, the next one stands idle.
     """
     n, first, share = len(columns[0]), 0, FIRST_SHARE
     while first < n:
-        last = min(n, first + max(step, int(share * most) // step * step))
-
-        def size(count: int, first: int = first) -> int:
-            return sum(_upload_nbytes(column, first, first + count) for column in columns)
-
-        fitting = bisect.bisect_right(range(last - first + 1), share * nbytes, key=size) - 1
+        fitting = _rows_within(columns, first, n, share * nbytes)
         if first + fitting < n:
             fitting = max(step, fitting // step * step)
         yield first, min(n, first + fitting)
         first, share = first + fitting, min(1.0, 2 * share)
 
 
-def _upload_nbytes(column: Column, first: int, stop: int) -> int:
+def even_rows(left: int, most: float) -> int:
+    """Of the rows left the next piece, where all pieces are to have about one length: `most` at most, or BITMAP_ROWS."""
+    most = max(int(most) // BITMAP_ROWS * BITMAP_ROWS, BITMAP_ROWS)
+    rows = -(-left // -(-left // most))
+    return min(-(-rows // BITMAP_ROWS) * BITMAP_ROWS, left)
+
+
+def _rows_within(columns: Sequence[Column], first: int, last: int, nbytes: float) -> int:
+    """How many rows from `first` on, up to `last`, take at most nbytes."""
+    width = sum(column.width for column in columns)
+    if width and all(column.offsets is None for column in columns):  # no search is needed
+        return min(last - first, max(0, int(nbytes) - 15 * len(columns)) // width)
+
+    def size(count: int) -> int:
+        return sum(upload_nbytes(column, first, first + count) for column in columns)
+
+    return bisect.bisect_right(range(last - first + 1), nbytes, key=size) - 1
+
+
+def upload_nbytes(column: Column, first: int, stop: int) -> int:
+    """Bytes that rows first to stop take in a buffer."""
     if column.offsets is None:
         return padded((stop - first) * column.width)
     data = int(column.offsets[stop]) - int(column.offsets[first])

@@ -4,9 +4,13 @@ while the link empties them. Called by `pipeline`.
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 import cupy
@@ -14,72 +18,155 @@ import numpy as np
 import pyarrow as pa
 from cupy.cuda import runtime
 
+from ..columns import Column
 from .health import Health
+from .moving import uploaded
+from .packed import padded
 from .pinned import host_array, is_pinned
+from .ring import Rows, upload_nbytes
 from .tracing import Trace
 
-# Waking the cores that copy takes as long as copying a megabyte: few, long pieces.
-PIECE_NBYTES = 32 * 2**20
-BUFFERS = 3  # one being filled, one on its way, one between
+# Waking the cores that copy takes as long as copying megabytes: as much as this at once, of several chunks where these are
+# short. More, and the buffers leave the cores' caches before the link has read them.
+BUFFER_NBYTES = 32 * 2**20
+AHEAD = 2  # parts packed before they are asked for
+BUFFERS = AHEAD + 2  # one being sent, one that the link has yet to empty
+PIECE_NBYTES = 4 * 2**20  # of what is sent without being cut into chunks
 ALONE_NBYTES = 2**20  # one core copies up to here
 # One core manages some 6 to 10 GB/s, the link five times as much.
 PACKERS = max(1, min(14, pa.cpu_count() - 2))
 
 
-class Staging:
-    """Uploads from any host memory.
+@dataclass
+class Part:
+    """Consecutive rows of a call's columns, in memory that copies start from.
 
-    sent_nbytes:  so far
-    trace:        where each copy is noted; None as a rule
+    columns, bases:  these rows of each column; where its `data` begins, as its offsets have it
+    first:           their first row in the call
+    pieces:          what they are made up of, rows of the call
+    buffer:          where they lie if they were packed, and the event that tells when the device has read them
+    """
+
+    columns: Sequence[Column]
+    bases: Sequence[int]
+    first: int
+    pieces: Iterable[Rows]
+    buffer: tuple[np.ndarray, Any] | None = None
+
+
+class Staging:
+    """Columns from any host memory, for any thread.
+
+    trace:  where each packing is noted; None as a rule
     """
 
     def __init__(self, health: Health):
         self._health = health
-        self._busy = threading.Lock()
-        self._buffers: list[np.ndarray] = []
-        self._drained: list[Any] = []
-        self._turn = 0
-        self.sent_nbytes = 0
+        self._packer = ThreadPoolExecutor(1, "predis-pack", cupy.cuda.Device().use)
+        self._buffers: SimpleQueue[tuple[np.ndarray, Any]] = SimpleQueue()
+        for _ in range(BUFFERS):  # their memory comes with the first use
+            self._buffers.put((np.empty(0, np.uint8), cupy.cuda.Event(disable_timing=True)))
         self.trace: Trace | None = None
 
-    def upload(self, source: np.ndarray, target: int, stream: Any, chunk: int = 0) -> None:
-        """Copies a contiguous array to a device address, in order on the stream; `chunk` is what a trace calls it.
+    def parts(
+        self, columns: Sequence[Column], pieces: Iterable[Rows], stream: Any
+    ) -> Generator[Part, None, None]:
+        """The columns' pieces, as many at once as a buffer holds; all at once where they lie in pinned memory.
 
-        Pinned memory must stay unchanged until the stream has passed; pageable memory has been read on return.
+        Copies from a part have to be on `stream` when the next one is asked for. Pinned memory must stay unchanged until
+        they are done; pageable memory has been read at the end, or when the iterator has been closed.
         """
-        if not source.nbytes:
+        if all(map(_is_pinned, columns)):
+            yield Part(columns, [0] * len(columns), 0, pieces)
             return
-        self.sent_nbytes += source.nbytes
-        if is_pinned(source):
-            self._copy(target, source, stream, chunk)
-            return
-        data = source.reshape(-1).view(np.uint8)
-        with self._health.holding(self._busy):  # while one packs, others may come to call
-            for start in range(0, data.size, PIECE_NBYTES):
-                self._send(data[start : start + PIECE_NBYTES], target + start, stream, chunk)
+        runs, packing = enumerate(_runs(columns, pieces)), deque[Future[Part]]()
+        try:
+            # The first one here: there is nothing to be done meanwhile.
+            part = next((self._pack(columns, *run) for run in runs), None)
+            while part is not None:
+                for run in islice(runs, AHEAD - len(packing)):
+                    packing.append(self._packer.submit(self._pack, columns, *run))
+                try:
+                    yield part
+                finally:
+                    self._give_back(part, stream)
+                part = packing.popleft().result() if packing else None
+        finally:
+            for one in packing:
+                one.cancel()
+            wait(packing)
+            for one in packing:
+                if not one.cancelled() and one.exception() is None:
+                    self._give_back(one.result(), stream)
 
-    def _send(self, piece: np.ndarray, target: int, stream: Any, chunk: int) -> None:
-        if not self._buffers:
-            self._buffers = [host_array(PIECE_NBYTES, np.uint8) for _ in range(BUFFERS)]
-            self._drained = [cupy.cuda.Event(disable_timing=True) for _ in range(BUFFERS)]
-        self._turn = (self._turn + 1) % BUFFERS
-        buffer, drained = self._buffers[self._turn], self._drained[self._turn]
-        self._health.wait(drained, "an upload")
-        began = time.perf_counter()
-        with self._health.unlocked():
-            copy_together(buffer, piece)
-        if self.trace:
-            self.trace.packed(chunk, began, time.perf_counter())
-        self._copy(target, buffer[: piece.size], stream, chunk)
+    def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
+        """Copies a contiguous array to a device address, in order on the stream: its memory as that of `parts`."""
+        data = Column(source.reshape(-1).view(np.uint8), None, 1, source.nbytes)
+        steps = range(0, source.nbytes, PIECE_NBYTES)
+        pieces = ((at, min(at + PIECE_NBYTES, source.nbytes)) for at in steps)
+        for part in self.parts([data], pieces, stream):
+            held = part.columns[0].data
+            copy_async(target + part.first, held.ctypes.data, held.nbytes, stream)
+
+    def _pack(self, columns: Sequence[Column], number: int, run: Sequence[Rows]) -> Part:
+        first, stop = run[0][0], run[-1][1]
+        nbytes, used = sum(upload_nbytes(column, first, stop) for column in columns), 0
+        buffer, drained = self._buffers.get()
+
+        def copy(source: np.ndarray) -> np.ndarray:
+            nonlocal used
+            target = buffer[used : used + source.nbytes]
+            used += padded(source.nbytes)
+            copy_together(target, source)
+            return target
+
+        try:
+            self._health.wait(drained, "an upload")
+            began = time.perf_counter()
+            with self._health.unlocked():
+                if buffer.size < nbytes:
+                    buffer = host_array(max(nbytes, BUFFER_NBYTES), np.uint8)
+                packed = [uploaded(column[first:stop], copy) for column in columns]
+            if self.trace:
+                self.trace.packed(number, began, time.perf_counter())
+        except BaseException:
+            self._buffers.put((buffer, drained))
+            raise
+        parts, bases = zip(*packed, strict=True)
+        return Part(parts, bases, first, run, (buffer, drained))
+
+    def _give_back(self, part: Part, stream: Any) -> None:
+        assert part.buffer is not None
+        buffer, drained = part.buffer
         drained.record(stream)
-
-    def _copy(self, target: int, source: np.ndarray, stream: Any, chunk: int) -> None:
-        with self.trace.span("upload", chunk, stream) if self.trace else nullcontext():
-            copy_async(target, source.ctypes.data, source.nbytes, stream)
+        # Longer ones were for a single long row.
+        self._buffers.put((buffer if buffer.size <= BUFFER_NBYTES else buffer[:0], drained))
 
     def close(self) -> None:
-        """Gives the buffers back."""
-        self._buffers.clear()
+        """Ends the thread that packs."""
+        self._packer.shutdown()
+
+
+def _is_pinned(column: Column) -> bool:
+    return is_pinned(column.data) and (column.offsets is None or is_pinned(column.offsets))
+
+
+def _runs(columns: Sequence[Column], pieces: Iterable[Rows]) -> Iterator[list[Rows]]:
+    """Pieces that follow one another and fit into a buffer: first one alone, then about twice as much each time."""
+    run: list[Rows] = []
+
+    def nbytes(stop: int) -> int:
+        return sum(upload_nbytes(column, run[0][0], stop) for column in columns)
+
+    most = 0
+    for first, stop in pieces:
+        if run and nbytes(stop) > most:
+            most = min(BUFFER_NBYTES, 2 * nbytes(first))
+            yield run
+            run = []
+        run.append((first, stop))
+    if run:
+        yield run
 
 
 def copy_together(target: np.ndarray, source: np.ndarray) -> None:

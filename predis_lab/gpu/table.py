@@ -51,6 +51,7 @@ class DeviceTable:
     ):
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
+        self._unreported = 0  # rows inserted by launches that nobody has waited for yet
         self.arena = Arena(capacity, sizing.segment_nbytes(capacity, host_capacity))
         self.compactions = Compactions()
         self.checksums = checksums
@@ -190,7 +191,7 @@ class DeviceTable:
         now_ms: int,
         status: Any,
     ) -> None:
-        """Stores the next rows of a batch; returns when the device is done.
+        """Stores the next rows of a batch; where all have one length, nothing is waited for before the batch's `end`.
 
         status: int8, one per row of the whole batch, filled for these rows. What finds no room is refused, and
         all that follows it in the batch.
@@ -263,9 +264,9 @@ class DeviceTable:
             segment.used += bound
             batch.only = None if batch.row else piece
             batch.row += fitting
-            # Where all rows have one length, what they take is known, and nothing needs to be waited for.
-            fixed = keys.offsets is None and values.offsets is None
-            if not fixed or row + fitting == stop:
+            if keys.offsets is None and values.offsets is None:  # exactly what they take
+                self._unreported += fitting
+            else:
                 segment.used += self.read_report(stream, brief=fitting <= BRIEF_ROWS) - bound
             row += fitting
 
@@ -281,6 +282,7 @@ class DeviceTable:
         """
         if self.checksums:
             seal(self, batch)
+        self._read_reports(self.enter())
         more = self.begin(keys, values, now_ms)
         batch.segments, batch.begins, batch.edges, batch.at = (
             more.segments,
@@ -292,12 +294,16 @@ class DeviceTable:
         batch.rows += more.rows
 
     def end(self, batch: Batch) -> None:
-        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used."""
+        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used.
+
+        Returns when the device has stored the rows; at once where that has been waited for in vain before.
+        """
+        stream = self.enter()
         if self.checksums:
-            self.enter()
             seal(self, batch)
         while self.arena.segments and not self.arena.segments[-1].used:
             self.arena.release(self.arena.segments[-1])
+        self._read_reports(stream, brief=batch.row <= BRIEF_ROWS)
 
     def erase(self, keys: Column, now_ms: int, erased: Any) -> None:
         """Removes the keys and fills `erased` (bool, (n,)); returns when the device is done."""
@@ -325,10 +331,13 @@ class DeviceTable:
 
     def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
         """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
-        n, used = len(keys), self.entries
+        n, used = len(keys), self.entries + self._unreported
         crowded = buckets_wanted(self, used) > self.slots // SLOTS or self.is_stale
         if not crowded and used + n <= HARD_LOAD * self.slots:
             return n
+        if self._unreported:  # as many as there may be, but not as there are
+            self._read_reports(self.enter())
+            return self._make_index_room(keys, now_ms, batch)
         present = on_device(n, np.bool_)
         kernels.peek(keys, self.index, now_ms, present)
         absent = n - int(present.sum())
@@ -402,8 +411,14 @@ class DeviceTable:
             raise
         return self._take_report()
 
+    def _read_reports(self, stream: Any, *, brief: bool = False) -> None:
+        """Waits for the launches that nobody has waited for, unless the device is known to be stuck."""
+        if self._unreported and self.health.stuck is None:
+            self.read_report(stream, brief=brief)
+        self._unread |= self._unreported > 0
+
     def _take_report(self) -> int:
-        self._unread = False
+        self._unread, self._unreported = False, 0
         *counters, used = self.report.tolist()
         entries, self.live_nbytes, _, longest, shortest_complement = counters
         self.erased += max(0, self.entries - entries)

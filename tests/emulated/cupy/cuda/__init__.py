@@ -87,6 +87,13 @@ def get_elapsed_time(began: Event, ended: Event) -> float:
     return (ended.at - began.at) * 1e3
 
 
+class Device:
+    """The only one."""
+
+    def use(self) -> None:
+        pass
+
+
 class Stream:
     """Has always done its work; which one is current is kept per thread."""
 
