@@ -62,6 +62,8 @@ def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int
     """How many rows from `start` on certainly fit into `room` bytes of the log."""
     if record_bound(keys, values, start, stop) <= room:
         return stop - start
+    if keys.offsets is None and values.offsets is None:
+        return room // kernels.record_nbytes(keys.width, values.width)
     counts = range(stop - start + 1)
     return (
         bisect.bisect_right(

@@ -35,13 +35,13 @@ from .pinned import host_array, pinned
 from .ring import (
     BITMAP_ROWS,
     DEPTH,
-    FIRST_SHARE,
     Chunk,
     Ring,
     Upload,
     even_rows,
     pieces,
     ring_nbytes,
+    share_of,
 )
 from .staging import Part, Staging, copy_async
 from .table import DeviceTable
@@ -157,8 +157,7 @@ class Pipeline:
 
         def ask(upload: Upload, first: int) -> int:
             number, buffer = next(numbers), self._answers.next(self.health, "a download")
-            share = min(1.0, FIRST_SHARE * 2**number)
-            stop = first + even_rows(upload.stop - first, share * most)
+            stop = first + even_rows(upload.stop - first, share_of(number) * most)
             chunk = Chunk(number, first, stop, upload, buffer)
             with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
                 launch(chunk)
@@ -196,7 +195,9 @@ class Pipeline:
             ahead = deque[Upload]()
             for upload in uploads:
                 ahead.append(upload)
-                if len(ahead) > AHEAD:
+                if len(ahead) > min(
+                    upload.number // 2, AHEAD
+                ):  # at first nothing else is to be done
                     look_up(ahead.popleft())
             while ahead:
                 look_up(ahead.popleft())
@@ -282,7 +283,9 @@ class Pipeline:
                 while sent:
                     store()
             self._down.wait_event(self.stream.record())
-            copy_async(result.ctypes.data, status.data.ptr, result.nbytes, self._down, down=True)
+            with self._span("download", 0, self._down):
+                at = result.ctypes.data
+                copy_async(at, status.data.ptr, result.nbytes, self._down, down=True)
             moved.brought += result.nbytes
             # Not for what lookups bring after it.
             self.health.wait(self._down.record(), "a download")

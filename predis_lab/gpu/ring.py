@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,18 +135,22 @@ def ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
     return int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
 
 
-def pieces(columns: Sequence[Column], nbytes: int, step: int) -> Iterator[Rows]:
-    """Rows of columns that take at most nbytes together, or as few as `step`.
+def share_of(number: int) -> float:
+    """How long a chunk is to be: the first ones are shorter, for until one has passed a stage, the next stands idle."""
+    return min(1.0, FIRST_SHARE * 2.0 ** min(number, 10))
 
-    The first ones are shorter: until the first has passed a stage, the next one stands idle.
-    """
-    n, first, share = len(columns[0]), 0, FIRST_SHARE
-    while first < n:
-        fitting = _rows_within(columns, first, n, share * nbytes)
+
+def pieces(columns: Sequence[Column], nbytes: int, step: int) -> Iterator[Rows]:
+    """Rows of columns that take at most nbytes together, see `share_of`, or as few as `step`."""
+    n, first = len(columns[0]), 0
+    for number in itertools.count():
+        if first >= n:
+            return
+        fitting = _rows_within(columns, first, n, share_of(number) * nbytes)
         if first + fitting < n:
             fitting = max(step, fitting // step * step)
         yield first, min(n, first + fitting)
-        first, share = first + fitting, min(1.0, 2 * share)
+        first += fitting
 
 
 def even_rows(left: int, most: float) -> int:
