@@ -28,6 +28,8 @@ MODULES = (
         "test_kernel_samples",
         "test_counted",
         "test_pipeline",
+        "test_pinned",
+        "test_staging",
         "test_pipeline_rates",
         "test_bulk",
         "test_state_machine",
@@ -65,7 +67,8 @@ def test_the_gpu_tests_pass_on_the_cpu(tmp_path):
 def test_host_code_keeps_in_order_what_the_device_does_later(tmp_path):
     """The same with streams that fall behind, each in its own time: for what goes through several of them."""
     later = {"PREDIS_EMULATED_ASYNC": "1"}
-    result = run_emulated(("test_pipeline",), tmp_path, ("never", "closing"), later)
+    modules = "test_pipeline", "test_staging"
+    result = run_emulated(modules, tmp_path, ("never", "closing"), later)
     assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
 
 

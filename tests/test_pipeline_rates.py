@@ -241,11 +241,23 @@ def test_transfers_are_swept(run):
     transfer_rates.transfer_sweep(run, [64, 4096], 3, shares.append)
     transfer_rates.chunk_sweep(run, [1000, 4096], [1, 2], 10_000, 3, shares.append)
     sizes, chunks = measured.size_samples(run.frame()), measured.chunk_samples(run.frame())
-    assert len(sizes) == 2 * 7 * 3 and len(chunks) == 2 * 2 * 4 * 3 and len(shares) == 4
+    assert len(sizes) == 2 * 8 * 3 and len(chunks) == 2 * 2 * 4 * 3 and len(shares) == 4
     assert len(sizes) + len(chunks) == len(run.rows)
-    assert set(sizes["system"]) == {"pinned", "pageable", "zero-copy"}
+    assert set(sizes["system"]) == {"pinned", "pageable", "zero-copy", "packed"}
     assert set(chunks["system"]) == {"pinned", "staged"}
     assert (sizes["value"] > 0).all() and (chunks["value"] > 0).all()
+
+
+@pytest.mark.gpu
+def test_short_copies_are_timed_among_chunks(run):
+    from predis_lab.bench import transfer_rates
+
+    transfer_rates.turns(run, 4096, 3)
+    turned = measured.turn_samples(run.frame())
+    assert turned.groupby("system").size().to_dict() == dict.fromkeys(
+        (measured.ALONE, measured.SAME_STREAM, measured.OWN_STREAM), 3
+    )
+    assert (turned["value"] > 0).all() and (turned["queued"] == transfer_rates.QUEUED).all()
 
 
 @pytest.mark.gpu

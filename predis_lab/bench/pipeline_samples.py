@@ -18,7 +18,7 @@ from .limits import LINK as LIMITS
 KEY_NBYTES = 16
 OFFSET_NBYTES = 4  # of a column of binary keys or values that the caller hands in
 STATUS_NBYTES = 1  # what an insert answers per record
-RATE, BANDWIDTH = "throughput", "bandwidth"
+RATE, BANDWIDTH, LATENCY = "throughput", "bandwidth", "latency"
 UP, DOWN, BOTH = "up", "down", "both"
 # Stages of a bulk call that keep the link or the device at work; the host packs beside them.
 PACK, UPLOAD, KERNEL, DOWNLOAD = "pack", "upload", "kernel", "download"
@@ -26,7 +26,10 @@ BUSY = (UPLOAD, KERNEL, DOWNLOAD)
 STAGES = (PACK, *BUSY)
 WHOLE = "call"  # in samples: the call itself, beside its stages
 # Workloads of samples.
-SIZES, CHUNKS, TIMELINE, CODECS, OFFSETS = "transfer", "chunks", "timeline", "codec", "offsets"
+SIZES, CHUNKS, TURNS = "transfer", "chunks", "turns"
+TIMELINE, CODECS, OFFSETS = "timeline", "codec", "offsets"
+# Where a short copy goes while many chunks wait.
+ALONE, SAME_STREAM, OWN_STREAM = "by itself", "on the chunks' stream", "on a stream of its own"
 SUSTAINED = ("sustained", "sustained_threads")
 
 # The limits of the link as measured in the same run; under names of their own, for notebook 00 keeps its.
@@ -70,7 +73,8 @@ class Call:
 
 CALLS = (
     Call("pipeline_find_64v", "find, 64 B values", "find", 64, overhead="pipeline_overhead"),
-    Call("pipeline_find_64v_pinned", "find, 64 B values, pinned keys", "find", 64, pinned=True),
+    Call("pipeline_find_64v_pinned", "find, 64 B values, pinned keys", "find", 64, pinned=True,
+         overhead="pipeline_overhead_find_pinned"),
     Call("pipeline_find_64v_binary", "find, 64 B values, binary keys", "find", 64, binary=True),
     Call("pipeline_insert_64v_pageable", "insert, 64 B values, pageable", "insert", 64,
          overhead="pipeline_overhead_insert_pageable"),
@@ -228,6 +232,7 @@ def kept(workloads: Sequence[str], *columns: str) -> Callable[[pd.DataFrame], pd
 
 
 size_samples = kept([SIZES], "direction", "nbytes")
+turn_samples = kept([TURNS], "queued", "before")
 chunk_samples = kept([CHUNKS], "direction", "chunk_nbytes", "streams")
 timeline_samples = kept([TIMELINE], "call", "stage", "chunk", "interval")
 codec_samples = kept([CODECS], "data")

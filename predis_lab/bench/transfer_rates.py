@@ -14,23 +14,42 @@ import numpy as np
 from cupy.cuda import runtime
 
 from ..gpu import limits as launch
+from ..gpu.health import TIMEOUT_S, Health
 from ..gpu.memory import on_device
 from ..gpu.pinned import pinned
+from ..gpu.staging import Staging
 from . import limits
-from .pipeline_samples import BANDWIDTH, BOTH, CHUNKS, DOWN, LINK, SIZES, UP
+from .pipeline_samples import (
+    ALONE,
+    BANDWIDTH,
+    BOTH,
+    CHUNKS,
+    DOWN,
+    LATENCY,
+    LINK,
+    OWN_STREAM,
+    SAME_STREAM,
+    SIZES,
+    TURNS,
+    UP,
+)
 from .results import Run
 
 PINNED, PAGEABLE, ZERO_COPY, STAGED = "pinned", "pageable", "zero-copy", "staged"
+PACKED = "packed"  # pageable memory that several cores copy into pinned buffers, as the cache has it done
 # Ways to cross by themselves, one copy waited for after the other. "Both" is an upload and a download at once.
 WAYS = (
     *((PINNED, direction) for direction in (UP, DOWN, BOTH)),
     *((kind, direction) for kind in (PAGEABLE, ZERO_COPY) for direction in (UP, DOWN)),
+    (PACKED, UP),
 )
 # Ways to cross in chunks; staged: one core copies each chunk from pageable memory into a pinned buffer first.
 CHUNKED = (*((PINNED, direction) for direction in (UP, DOWN, BOTH)), (STAGED, UP))
 # Copies too short for the clock are made several times: until this much has crossed, but no more often than this.
 WORTH_NBYTES, MOST_CALLS = 2**24, 200
 ZERO_COPY_NBYTES = 64  # read or written by neighbouring threads at once
+# A short copy among chunks that wait: so many of them, so long, and so many before it.
+TURN_NBYTES, QUEUED, BEFORE = 2**16, 16, 2
 
 Progress = Callable[[float], object]
 
@@ -65,6 +84,7 @@ class Ends:
         self.device = {UP: on_device(nbytes, np.uint8), DOWN: on_device(nbytes, np.uint8)}
         self.streams = {way: cupy.cuda.Stream(non_blocking=True) for way in (UP, DOWN)}
         self.places = cupy.arange(max(1, nbytes // ZERO_COPY_NBYTES), dtype=np.uint32)
+        self._staging = Staging(Health(TIMEOUT_S))
         for buffer in self.pinned.values():
             buffer[:] = 1
         cupy.cuda.get_current_stream().synchronize()  # the places are there before other streams read them
@@ -72,7 +92,7 @@ class Ends:
     def mover(self, kind: str, direction: str, nbytes: int) -> Callable[[], None]:
         """One crossing of nbytes each way, done when it returns."""
         ways = (UP, DOWN) if direction == BOTH else (direction,)
-        start = self._read_by_kernel if kind == ZERO_COPY else self._copy
+        start = {ZERO_COPY: self._read_by_kernel, PACKED: self._pack}.get(kind, self._copy)
 
         def move() -> None:
             for way in ways:
@@ -85,6 +105,10 @@ class Ends:
     def _copy(self, kind: str, way: str, nbytes: int) -> None:
         host = self.pageable if kind == PAGEABLE else self.pinned[way]
         copy(way, host.ctypes.data, self.device[way].data.ptr, nbytes, self.streams[way])
+
+    def _pack(self, kind: str, way: str, nbytes: int) -> None:
+        device = self.device[way].data.ptr
+        self._staging.upload(self.pageable[:nbytes], device, self.streams[way])
 
     def _read_by_kernel(self, kind: str, way: str, nbytes: int) -> None:
         """A kernel that copies between mapped pinned memory and the device's, in order."""
@@ -179,6 +203,35 @@ def _in_chunks(
             stream.synchronize()
 
     return move
+
+
+def turns(run: Run, chunk_nbytes: int, repeats: int) -> None:
+    """How long a short copy takes while many chunks wait to go the same way: on their stream, and on one of its own."""
+    ends, other = Ends(chunk_nbytes), cupy.cuda.Stream(non_blocking=True)
+    chunks, short, arrived = ends.streams[UP], on_device(TURN_NBYTES, np.uint8), cupy.cuda.Event()
+
+    def send(queued: int) -> None:
+        for _ in range(queued):
+            copy(UP, ends.pinned[UP].ctypes.data, ends.device[UP].data.ptr, chunk_nbytes, chunks)
+
+    params = {"chunk_nbytes": chunk_nbytes, "queued": QUEUED, "before": BEFORE}
+    ways = {
+        ALONE: (other, 0, 0),
+        SAME_STREAM: (chunks, BEFORE, QUEUED),
+        OWN_STREAM: (other, BEFORE, QUEUED),
+    }
+    for way, (stream, before, queued) in ways.items():
+        for repeat in range(-1, repeats):
+            began = time.perf_counter()
+            send(before)
+            copy(UP, ends.pinned[UP].ctypes.data, short.data.ptr, TURN_NBYTES, stream)
+            arrived.record(stream)
+            send(queued - before)
+            arrived.synchronize()
+            seconds = time.perf_counter() - began
+            chunks.synchronize()
+            if repeat >= 0:
+                run.add_sample(way, TURNS, params, repeat, LATENCY, seconds, "s")
 
 
 def _seconds(move: Callable[[], None], calls: int) -> float:

@@ -26,6 +26,7 @@ _KINDS = {
     "pinned": ("#0072B2", "o"),
     "pageable": ("#E69F00", "v"),
     "zero-copy": ("#009E73", "s"),
+    "packed": ("#8A6FA8", "D"),
 }
 _CODECS = {"lz4": ("#0072B2", "o"), "snappy": ("#009E73", "s"), "zstd": ("#8A6FA8", "D")}
 _PLACES = [("#56B4E9", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#8A6FA8", "D"), (INK, "v")]

@@ -126,6 +126,39 @@ def _setting(streams: float, chunk: float) -> str:
     return f"{int(streams)} stream{'s' if streams > 1 else ''}, chunks of {nbytes_text(chunk)}"
 
 
+def turns(samples: pd.DataFrame) -> HTML:
+    """How long a short copy took, and how many of the chunks that went the same way would cross in that time."""
+    medians = {
+        way: median_interval(rows["value"].to_numpy())
+        for way, rows in samples.groupby("system", sort=False)
+    }
+    rows = [
+        (way, units.format_figure({**vars(found), "unit": "s"})) for way, found in medians.items()
+    ]
+    return table(rows, ["a short copy", "done after, median [95 % interval]"])
+
+
+def turns_verdict(samples: pd.DataFrame) -> Markdown:
+    """Whether a stream of its own lets a short copy pass the chunks that wait on another."""
+    medians = samples.groupby("system")["value"].median()
+    own, same = medians[measured.OWN_STREAM], medians[measured.SAME_STREAM]
+    queued, before = (int(samples[name].iloc[0]) for name in ("queued", "before"))
+    chunk = nbytes_text(samples["chunk_nbytes"].iloc[0])
+    said = (
+        f"Of {queued} chunks of {chunk} {before} were ahead of the short copy on their own stream. "
+    )
+    if own > same:
+        said += (
+            f"On another stream it took **{units.digits(own / same)} times as long**: the copy engine went on with the "
+            "chunks' stream. So all uploads of a cache share one stream, and all downloads another."
+        )
+    else:
+        said += (
+            f"On another stream it took {units.digits(own / same)} of that: there it passes them."
+        )
+    return Markdown(said)
+
+
 # ---- Stages
 
 
