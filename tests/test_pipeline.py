@@ -17,7 +17,7 @@ try:
     import cupy
     from cupy.cuda.runtime import CUDARuntimeError
 
-    from predis_lab.gpu import answer, device, engine, kernels, pinned, pipeline, ring, staging
+    from predis_lab.gpu import answer, engine, kernels, pinned, pipeline, ring, staging
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 

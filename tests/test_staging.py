@@ -14,7 +14,7 @@ from predis_lab.columns import Column
 try:
     import cupy
 
-    from predis_lab.gpu import pinned, ring, staging
+    from predis_lab.gpu import ring, staging
     from predis_lab.gpu.health import Health
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None

@@ -207,7 +207,7 @@ def _in_chunks(
 
 def turns(run: Run, chunk_nbytes: int, repeats: int) -> None:
     """How long a short copy takes while many chunks wait to go the same way: on their stream, and on one of its own."""
-    ends, other = Ends(chunk_nbytes), cupy.cuda.Stream(non_blocking=True)
+    ends, other = Ends(max(chunk_nbytes, TURN_NBYTES)), cupy.cuda.Stream(non_blocking=True)
     chunks, short, arrived = ends.streams[UP], on_device(TURN_NBYTES, np.uint8), cupy.cuda.Event()
 
     def send(queued: int) -> None:

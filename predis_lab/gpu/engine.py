@@ -255,6 +255,7 @@ class DeviceEngine:
             with self.lock if self.table.checksums else nullcontext():
                 return self.pipeline.insert(keys, values, expire_at_ms, now_ms)
         n, row, table = len(keys), 0, self.table
+        kept = []  # pinned, until the device has read them
         with self._stream if small else nullcontext():
             status: Any = (pinned if small else on_device)(n, np.int8)
             batch = table.begin(keys, values, now_ms)
@@ -264,6 +265,8 @@ class DeviceEngine:
                     stop = min(stop, row + CHUNK_ROWS)
                     reach = mapped if small else self._on_device
                     pair = reach(keys[row:stop]), reach(values[row:stop])
+                    if small:
+                        kept.append(pair)
                     table.append(batch, *pair, expire_at_ms, now_ms, status)
                     row = stop
             finally:

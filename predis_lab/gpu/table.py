@@ -412,10 +412,13 @@ class DeviceTable:
         return self._take_report()
 
     def _read_reports(self, stream: Any, *, brief: bool = False) -> None:
-        """Waits for the launches that nobody has waited for, unless the device is known to be stuck."""
-        if self._unreported and self.health.stuck is None:
+        """Waits for the launches that nobody has waited for; where the device is stuck, whoever calls next does."""
+        if not self._unreported:
+            return
+        if self.health.stuck is None:
             self.read_report(stream, brief=brief)
-        self._unread |= self._unreported > 0
+        else:
+            self.health.stuck, self._unread = (stream, "a write"), True
 
     def _take_report(self) -> int:
         self._unread, self._unreported = False, 0
