@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,13 @@ def test_the_gpu_tests_pass_on_the_cpu(tmp_path):
 def test_host_code_keeps_in_order_what_the_device_does_later(tmp_path):
     """The same with streams that fall behind, each in its own time: for what goes through several of them."""
     later = {"PREDIS_EMULATED_ASYNC": "1"}
-    modules = "test_pipeline", "test_staging"
-    result = run_emulated(modules, tmp_path, ("never", "closing"), later)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+    halves = ("test_pipeline", "test_staging"), ("test_device_table",)
+    with ThreadPoolExecutor(len(halves)) as pool:
+        without = ("never", "closing")
+        run = partial(run_emulated, folder=tmp_path, without=without, environment=later)
+        results = list(pool.map(run, halves))
+    for result in results:
+        assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
 
 
 def run_emulated(modules, folder, without=(), environment=None):
