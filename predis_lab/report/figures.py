@@ -168,11 +168,11 @@ def shares(
         axes.barh(at, 1, height=0.62, color=LINE, alpha=0.6)
         axes.barh(at, share, height=0.62, color="#0072B2")
         text = f"{units.format_quantity(entry['value'], entry['unit'])} · {share:.0%}"
-        inside = share > 0.4
-        # From the left: a goal's tick is near the end of most bars.
-        axes.annotate(text, (0 if inside else share, at), (6, 0), textcoords="offset points", ha="left",
+        goal, inside = (goals or {}).get(name), share > 0.4
+        # From the left, and beside a short bar past its goal: a tick is near the end of most bars.
+        start = 0 if inside else max(share, goal or 0)
+        axes.annotate(text, (start, at), (6, 0), textcoords="offset points", ha="left",
                       va="center", color="white" if inside else INK, fontsize=9)  # fmt: skip
-        goal = (goals or {}).get(name)
         if goal is not None:
             axes.vlines(goal, at - 0.4, at + 0.4, color="#D55E00", linewidth=2.4)
         widest = max(widest, share, goal or 0)
