@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +29,11 @@ _UNITS = {
     "gi": 2**30,
     "ti": 2**40,
 }
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch: the clock of every expiry."""
+    return time.time_ns() // 1_000_000
 
 
 def parse_capacity(capacity: int | str, *, least: int = 1) -> int:

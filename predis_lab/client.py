@@ -18,49 +18,23 @@ from .arguments import (
     encode_value,
     expiry,
     milliseconds,
+    now_ms,
     parse_capacity,
     row_layout,
     scan_count,
 )
+from .backend import make_table
+from .calls import Call, WriteCall
 from .columns import Column, check_keys, check_values, dense_rows
-from .errors import CacheClosed, DeviceUnavailable, InvalidArgument, UnsupportedType
+from .errors import InvalidArgument, UnsupportedType
 from .glob import compile_glob
 from .gpu.health import TIMEOUT_S
-from .table import ABSENT, NEVER, NO_BYTES, CheckedHostTable, HostTable, InsertReport, Table
+from .hot import HotTier
+from .table import ABSENT, NEVER, NO_BYTES, InsertReport, Table
 
 # Seconds between two steps of `compact`: a lock that is taken again at once goes to whoever gave it back.
 BREATH_SECONDS = 1e-4
 SCAN_COUNT = 1000  # keys per step of `scan_iter` where the caller names no count
-
-
-def make_table(
-    capacity_nbytes: int,
-    backend: str,
-    host_capacity_nbytes: int = 0,
-    checksums: bool = False,
-    timeout_s: float = TIMEOUT_S,
-) -> Table:
-    """The table for a backend, "auto", "host" or "cuda"."""
-    if backend not in ("auto", "host", "cuda"):
-        raise InvalidArgument(f'backend is "auto", "host" or "cuda", not {backend!r}')
-    if backend != "host":
-        try:
-            from .gpu.engine import DeviceEngine
-
-            return DeviceEngine(capacity_nbytes, host_capacity_nbytes, checksums, timeout_s)
-        except ImportError as error:
-            if backend == "cuda":
-                raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error
-        except DeviceUnavailable:
-            if backend == "cuda":
-                raise
-    whole = capacity_nbytes + host_capacity_nbytes
-    return CheckedHostTable(whole) if checksums else HostTable(whole)
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch: the clock of every expiry."""
-    return time.time_ns() // 1_000_000
 
 
 class Predis:
@@ -83,6 +57,8 @@ class Predis:
     decode_responses:  str instead of bytes from Redis's verbs, UTF-8
     checksums:         each record carries one, and is checked before `find`, `get` or `mget` returns it; see `verify`
     timeout_s:         how long a step on the device may take before DeviceTimeout is raised
+    hot_bytes:         as much host memory, or text, for copies of small records that `get` read or `set` wrote of late, which
+                       `get` then answers without the device; 0: none. Never older than the record, whoever writes
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
     `predis_lab.errors` before anything is stored. Any thread may call any verb; of a batch of many megabytes each
@@ -98,11 +74,14 @@ class Predis:
         decode_responses: bool = False,
         checksums: bool = False,
         timeout_s: float = TIMEOUT_S,
+        hot_bytes: int | str = 0,
     ):
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
         nbytes = parse_capacity(capacity), parse_capacity(host_capacity, least=0)
+        hot_nbytes = parse_capacity(hot_bytes, least=0)
         self._table: Table = make_table(nbytes[0], backend, nbytes[1], checksums, timeout_s)
+        self._hot = HotTier(hot_nbytes) if hot_nbytes else None
         self._decode = decode_responses
         self._lock = self._table.lock
         self._closed = False
@@ -180,7 +159,7 @@ class Predis:
         """
         key_column = check_keys(Column.of(keys))
         value_column = check_values(Column.of(values), key_column)
-        with self._open() as table:
+        with WriteCall(self, key_column) as table:
             now = now_ms()
             return InsertReport(
                 table.insert(key_column, value_column, expiry(now, ex=ex, px=px), now)
@@ -189,7 +168,7 @@ class Predis:
     def erase(self, keys: Any) -> np.ndarray:
         """Removes the keys; bool (n,), whether each was there. Of equal keys exactly one was."""
         column = check_keys(Column.of(keys))
-        with self._open() as table:
+        with WriteCall(self, column) as table:
             return table.erase(column, now_ms())
 
     def contains(self, keys: Any) -> np.ndarray:
@@ -210,11 +189,28 @@ class Predis:
 
     def get(self, name: Any) -> bytes | str | None:
         """The value, or None."""
-        key = encode_key(name)
+        hot, key = self._hot, name if type(name) is bytes else encode_key(name)
+        if hot is not None:
+            value = hot.get(key)
+            if value is not None:
+                return value.decode() if self._decode else value
+        return self._answer(self._get(encode_key(key)))
+
+    def _get(self, key: bytes) -> bytes | None:
+        hot = self._hot
         with self._open() as table:
-            value = table.get(key, now_ms())
+            now, version = now_ms(), hot.version if hot is not None else 0
+            value = table.get(key, now)
             self._count_hits(value is not None, 1)
-        return self._answer(value)
+            if hot is not None:
+                hot.missed += 1
+                if value is not None and hot.takes(key, value):
+                    expires_at = NEVER
+                    if table.has_expiry:
+                        expires_at = int(table.expiry(Column.of([key]), now)[0])
+                    if expires_at != ABSENT:
+                        hot.keep(key, (value, expires_at), version)
+        return value
 
     def set(
         self,
@@ -233,17 +229,19 @@ class Predis:
         key, data = encode_key(name), encode_value(value)
         if nx and xx:
             raise InvalidArgument("nx and xx exclude each other")
-        with self._open() as table:
+        keys = Column.of([key])
+        call = WriteCall(self, keys)
+        with call as table:
             now = now_ms()
             expire_at = expiry(now, ex=ex, px=px, exat=exat, pxat=pxat, keepttl=keepttl)
             old = table.get(key, now) if nx or xx or get else None
             answer = self._answer(old) if get else True
             if (nx and old is not None) or (xx and old is None):
                 return answer if get else None
-            keys = Column.of([key])
             if keepttl:
                 expire_at = max(NEVER, int(table.expiry(keys, now)[0]))
             InsertReport(table.insert(keys, Column.of([data]), expire_at, now)).raise_for_status()
+            call.left = key, (data, expire_at)
         return answer
 
     def mget(self, keys: Any, *args: Any) -> list:
@@ -300,7 +298,7 @@ class Predis:
         if (nx and (xx or gt or lt)) or (gt and lt):
             raise InvalidArgument("nx excludes xx, gt and lt; gt excludes lt")
         keys = Column.of([encode_key(name)])
-        with self._open() as table:
+        with WriteCall(self, keys) as table:
             now = now_ms()
             old, new = int(table.expiry(keys, now)[0]), checked_expiry(now + ttl_ms)
             never = old == NEVER  # which Redis takes for later than any moment
@@ -315,7 +313,7 @@ class Predis:
     def persist(self, name: Any) -> bool:
         """Removes the time to live; False where there is none."""
         keys = Column.of([encode_key(name)])
-        with self._open() as table:
+        with WriteCall(self, keys) as table:
             now = now_ms()
             return int(table.expiry(keys, now)[0]) >= 0 and bool(table.expire(keys, NEVER, now)[0])
 
@@ -341,7 +339,7 @@ class Predis:
 
     def flushdb(self, asynchronous: bool = False) -> bool:
         """Removes every key. `asynchronous` changes nothing: memory is given back at once."""
-        with self._open() as table:
+        with WriteCall(self, None) as table:
             table.clear()
         return True
 
@@ -381,7 +379,10 @@ class Predis:
         from . import __version__
 
         with self._open() as table:
-            memory, keys = table.memory(), table.count(now_ms())
+            memory, keys, hot = table.memory(), table.count(now_ms()), self._hot
+            hot_hits = 0 if hot is None else hot.hits
+            if hot is not None:
+                memory["hot"] = hot.nbytes
             sections: dict[str, dict[str, Any]] = {
                 "server": {
                     "predis_version": __version__,
@@ -397,10 +398,11 @@ class Predis:
                     },
                 },
                 "stats": {
-                    "total_commands_processed": self._commands,
-                    "keyspace_hits": self._hits,
+                    "total_commands_processed": self._commands + hot_hits,
+                    "keyspace_hits": self._hits + hot_hits,
                     "keyspace_misses": self._misses,
                     **table.stats(),
+                    **({} if hot is None else hot.stats()),
                 },
                 "transfers": table.transfers(),
                 "keyspace": {"db0": {"keys": keys}} if keys else {},
@@ -428,12 +430,13 @@ class Predis:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                self._hot = None
                 self._table.close()
 
     # ---- Inside
 
-    def _open(self) -> _Call:
-        return _Call(self)
+    def _open(self) -> Call:
+        return Call(self)
 
     def _count_hits(self, hits: int, lookups: int) -> None:
         self._hits += hits
@@ -441,24 +444,3 @@ class Predis:
 
     def _answer(self, value: bytes | None) -> Any:
         return value.decode() if self._decode and value is not None else value
-
-
-class _Call:
-    """The table, locked, for the length of one verb; a generator-based context manager would cost five times as much."""
-
-    __slots__ = ("_cache",)
-
-    def __init__(self, cache: Predis):
-        self._cache = cache
-
-    def __enter__(self) -> Table:
-        cache = self._cache
-        cache._lock.acquire()
-        if cache._closed:
-            cache._lock.release()
-            raise CacheClosed("the cache has been closed")
-        cache._commands += 1
-        return cache._table
-
-    def __exit__(self, *_: object) -> None:
-        self._cache._lock.release()

@@ -73,11 +73,16 @@ class InsertReport:
 class Table(Protocol):
     """What the client needs from whatever holds the records.
 
-    lock: to be held by whoever calls; a table may leave it while it waits for a device.
+    lock:        to be held by whoever calls; a table may leave it while it waits for a device
+    has_expiry:  whether a record may be going to expire
+
     Where it keeps checksums, `get` and `find` raise CorruptRecord rather than return what is not what was stored.
     """
 
     lock: Any
+
+    @property
+    def has_expiry(self) -> bool: ...
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
@@ -161,7 +166,7 @@ class HostTable:
         self._capacity = capacity_nbytes
         self._records: dict[bytes, tuple[bytes, int]] = {}
         self._used = 0
-        self._has_expiry = False
+        self.has_expiry = False
 
     def _value(self, key: bytes, now_ms: int) -> bytes | None:
         record = self._records.get(key)
@@ -172,7 +177,7 @@ class HostTable:
     get = _value  # for the client; the table itself also asks where nothing is returned
 
     def find(self, keys: Column, now_ms: int) -> Column:
-        if self._has_expiry:
+        if self.has_expiry:
             values = [self._value(key, now_ms) for key in _rows(keys)]
         else:
             found = map(self._records.get, _rows(keys))
@@ -203,7 +208,7 @@ class HostTable:
             self._used + surely <= self._capacity
             and values.lengths_range()[1] <= MAX_VALUE_NBYTES
             and len(set(rows)) == len(rows)
-            and not self._has_expiry
+            and not self.has_expiry
         ):
             return self._insert_plainly(rows, data, expire_at_ms)
         return self._insert_with_care(rows, data, expire_at_ms, now_ms)
@@ -224,7 +229,7 @@ class HostTable:
                 status.append(updated)
             records[key] = (value, expire_at_ms)
         self._used = used
-        self._has_expiry = expire_at_ms >= 0 and len(keys) > 0
+        self.has_expiry = expire_at_ms >= 0 and len(keys) > 0
         return np.array(status, np.int8)
 
     def _insert_with_care(
@@ -250,7 +255,7 @@ class HostTable:
             self._remove(key, now_ms)
             self._used += _cost(key, value)
             self._records[key] = (value, expire_at_ms)
-            self._has_expiry |= expire_at_ms >= 0
+            self.has_expiry |= expire_at_ms >= 0
         return status
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
@@ -261,7 +266,7 @@ class HostTable:
         for key, there in zip(_rows(keys), present.tolist(), strict=True):
             if there:
                 self._records[key] = (self._records[key][0], expire_at_ms)
-                self._has_expiry |= expire_at_ms >= 0
+                self.has_expiry |= expire_at_ms >= 0
         return present
 
     def scan(self, count: int, now_ms: int) -> Iterator[Column]:
@@ -284,7 +289,7 @@ class HostTable:
     def clear(self) -> None:
         self._records = {}
         self._used = 0
-        self._has_expiry = False
+        self.has_expiry = False
 
     def memory(self) -> dict[str, int | float]:
         return {"capacity": self._capacity, "used": self._used, "records": self._used}
@@ -320,11 +325,11 @@ class HostTable:
         return self._used + nbytes <= self._capacity
 
     def _purge(self, now_ms: int) -> None:
-        if not self._has_expiry:
+        if not self.has_expiry:
             return
         for key in [key for key, (_, at) in self._records.items() if 0 <= at <= now_ms]:
             self._remove(key, now_ms)
-        self._has_expiry = any(at >= 0 for _, at in self._records.values())
+        self.has_expiry = any(at >= 0 for _, at in self._records.values())
 
 
 class CheckedHostTable(HostTable):

@@ -22,6 +22,7 @@ MODULES = (
     (
         "test_conformance",
         "test_client",
+        "test_hot",
         "test_device_table",
         "test_checksums",
         "test_ladder",

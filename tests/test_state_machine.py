@@ -71,7 +71,8 @@ class CacheMachine(RuleBasedStateMachine):
         self.now = NOW_MS
         self.records: dict[bytes, tuple[bytes, int]] = {}
         self.clock = pytest.MonkeyPatch()
-        self.clock.setattr("predis_lab.client.now_ms", lambda: self.now)
+        for module in ("client", "hot"):
+            self.clock.setattr(f"predis_lab.{module}.now_ms", lambda: self.now)
         self.cache = Predis("256MiB", backend=self.backend, **self.options)
 
     def teardown(self):

@@ -16,7 +16,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ..client import make_table
+from ..backend import make_table
 from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status
 from .device_records import KEY_NBYTES, keys

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..client import make_table
+from ..backend import make_table
 from ..columns import Column
 from ..table import NEVER, RECORD_HEADER_NBYTES, Status, Table
 from .results import Run

@@ -89,6 +89,10 @@ class DeviceEngine:
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
         self._read_last: Column | None = None
 
+    @property
+    def has_expiry(self) -> bool:
+        return self.table.has_expiry
+
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
