@@ -453,6 +453,25 @@ def test_threads_hammer_one_cache(cache):
     assert not errors, errors[0]
 
 
+def test_who_waits_for_a_buffer_keeps_nobody_waiting(cache):
+    """Callers get through while one waits for others' buffers: those others may need the lock to give them back."""
+    keys, values = column(fixed(np.arange(100))), column(fixed(np.arange(100), 64))
+    cache.insert(keys, values)
+    buffers, found = cache._table.pipeline._staging._buffers, []
+    held = [buffers.get() for _ in range(staging.BUFFERS)]
+    waiting = threading.Thread(target=lambda: found.append(cache.find(keys, device=True)))
+    waiting.start()
+    time.sleep(0.1)
+    reading = threading.Thread(target=lambda: found.append(cache.dbsize()))
+    reading.start()
+    reading.join(5)
+    assert found == [100] and waiting.is_alive()
+    for buffer in held:
+        buffers.put(buffer)
+    waiting.join(5)
+    assert len(found) == 2 and len(found[1]) == 100
+
+
 def test_readers_see_whole_values_while_a_writer_writes(cache):
     """Values of 64 bytes or of 48, all bytes alike; no reader sees a mixture, or a key missing."""
     keys, stop, errors = column(fixed(np.arange(1500))), threading.Event(), []

@@ -111,7 +111,8 @@ class Staging:
     def _pack(self, columns: Sequence[Column], number: int, run: Sequence[Rows]) -> Part:
         first, stop = run[0][0], run[-1][1]
         nbytes, used = sum(upload_nbytes(column, first, stop) for column in columns), 0
-        buffer, drained = self._buffers.get()
+        with self._health.unlocked():  # who has the buffers may need the lock to go on
+            buffer, drained = self._buffers.get()
 
         def copy(source: np.ndarray) -> np.ndarray:
             nonlocal used
@@ -137,10 +138,8 @@ class Staging:
 
     def _give_back(self, part: Part, stream: Any) -> None:
         assert part.buffer is not None
-        buffer, drained = part.buffer
-        drained.record(stream)
-        # Longer ones were for a single long row.
-        self._buffers.put((buffer if buffer.size <= BUFFER_NBYTES else buffer[:0], drained))
+        part.buffer[1].record(stream)
+        self._buffers.put(part.buffer)
 
     def close(self) -> None:
         """Ends the thread that packs."""
