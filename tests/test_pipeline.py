@@ -406,6 +406,18 @@ def test_a_stream_that_never_ends_is_noticed(cache, way):
     assert cache.find(keys).to_pylist() == later.to_pylist()
 
 
+@pytest.mark.parametrize("sizes", [(64, 64), (0, 100)])
+def test_a_write_that_never_ends_for_its_caller_is_counted_when_it_has(cache, sizes):
+    cache.insert(column(fixed(np.arange(100))), some(100, *sizes))
+    keys, values = column(fixed(np.arange(50, 550))), some(500, *sizes)
+    cache.insert(keys, values), cache.flushdb()
+    with stuck(cache._table._stream), pytest.raises(DeviceTimeout):
+        cache.insert(keys, values)
+    assert cache.dbsize() == cache.contains(keys).sum()
+    assert cache.insert(keys, values).ok and cache.dbsize() == 500
+    assert cache.find(keys).to_pylist() == values
+
+
 def test_closing_does_not_wait_for_what_never_ends(small_chunks):
     cache = Predis("64MiB", backend="cuda", timeout_s=0.3)
     keys = column(fixed(np.arange(500)))

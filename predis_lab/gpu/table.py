@@ -98,9 +98,10 @@ class DeviceTable:
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
+        if self._unread or self.has_expiry:
+            self.enter()
         if not self.has_expiry:
             return self.entries
-        self.enter()
         count = cupy.zeros(1, np.uint64)
         kernels.count_alive(self.index, now_ms, count)
         return int(count[0])
@@ -385,7 +386,7 @@ class DeviceTable:
 
     def enter(self) -> Any:
         """The current stream, made to wait for what this table did on another one."""
-        if self._unread:
+        if self._unread and self.health.stuck is None:
             self._take_report()
         stream = cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
