@@ -22,6 +22,7 @@ from .errors import (
     InvalidValue,
     PinnedMemoryUnavailable,
     PredisError,
+    RecordsRefused,
     UnsupportedType,
 )
 from .table import InsertReport, Status
@@ -43,6 +44,7 @@ __all__ = [
     "PinnedMemoryUnavailable",
     "Predis",
     "PredisError",
+    "RecordsRefused",
     "Status",
     "UnsupportedType",
     "__version__",

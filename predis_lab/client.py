@@ -26,7 +26,7 @@ from .arguments import (
 from .backend import make_table
 from .calls import Call, WriteCall
 from .columns import Column, check_keys, check_values, dense_rows
-from .errors import InvalidArgument, UnsupportedType
+from .errors import DeviceFailed, InvalidArgument, UnsupportedType
 from .glob import compile_glob
 from .gpu.health import TIMEOUT_S
 from .hot import HotTier
@@ -154,16 +154,21 @@ class Predis:
 
         keys, values:  columns of n byte strings
         ex, px:        time to live in seconds, in milliseconds; for all of them
-        returns:       a status per record
-        raises:        InvalidKey, InvalidValue, InvalidArgument, UnsupportedType, CacheClosed
+        returns:       a status per record; of a batch that the device refuses to go on with, what came before is stored
+        raises:        InvalidKey, InvalidValue, InvalidArgument, UnsupportedType, CacheClosed, DeviceTimeout, and
+                       DeviceFailed where nothing was stored, or what was can't be told
         """
         key_column = check_keys(Column.of(keys))
         value_column = check_values(Column.of(values), key_column)
         with WriteCall(self, key_column) as table:
             now = now_ms()
-            return InsertReport(
-                table.insert(key_column, value_column, expiry(now, ex=ex, px=px), now)
-            )
+            expire_at = expiry(now, ex=ex, px=px)
+            try:
+                return InsertReport(table.insert(key_column, value_column, expire_at, now))
+            except DeviceFailed as error:
+                if error.status is None:  # nothing was stored
+                    raise
+                return InsertReport(error.status, str(error))
 
     def erase(self, keys: Any) -> np.ndarray:
         """Removes the keys; bool (n,), whether each was there. Of equal keys exactly one was."""
@@ -251,7 +256,7 @@ class Predis:
         return [self._answer(value) for value in found] if self._decode else found
 
     def mset(self, mapping: Mapping[Any, Any]) -> bool:
-        """True. Raises CacheFull with a status per record where some found no space; the others are stored."""
+        """True. Where some records can't be stored the others are, and CacheFull or DeviceFailed has a status for each."""
         if not isinstance(mapping, Mapping):
             raise UnsupportedType(f"mset takes a mapping, not {type(mapping).__name__}")
         if not mapping:

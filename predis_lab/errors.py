@@ -5,11 +5,19 @@ class PredisError(Exception):
     """Anything Predis raises on purpose."""
 
 
+class RecordsRefused(PredisError):
+    """Records of a batch that were not stored; `status` has one entry per record where some others were."""
+
+    def __init__(self, message: str, status=None):
+        super().__init__(message)
+        self.status = status
+
+
 class InvalidKey(PredisError, ValueError):
     """A key that is null, empty or longer than `columns.MAX_KEY_NBYTES`."""
 
 
-class InvalidValue(PredisError, ValueError):
+class InvalidValue(RecordsRefused, ValueError):
     """A value that is null or longer than `columns.MAX_VALUE_NBYTES`."""
 
 
@@ -25,12 +33,8 @@ class CacheClosed(PredisError):
     """A call on a cache after `close()`."""
 
 
-class CacheFull(PredisError, MemoryError):
-    """Records that did not fit into the cache's capacity; `status` has one entry per record."""
-
-    def __init__(self, message: str, status=None):
-        super().__init__(message)
-        self.status = status
+class CacheFull(RecordsRefused, MemoryError):
+    """Records that did not fit into the cache's capacity."""
 
 
 class CorruptRecord(PredisError):
@@ -57,5 +61,5 @@ class DeviceTimeout(PredisError, TimeoutError):
     """Work on the device that has not ended in time; the message names the step. What was stored before stays whole."""
 
 
-class DeviceFailed(PredisError, RuntimeError):
-    """An allocation, a copy or a launch that the device or its driver refused; the message names the step."""
+class DeviceFailed(RecordsRefused, RuntimeError):
+    """An allocation, a copy or a launch that the device or its driver refused; the message tells what it said."""

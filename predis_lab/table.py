@@ -17,7 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from .columns import MAX_VALUE_NBYTES, Column
-from .errors import CacheFull, CorruptRecord, InvalidArgument, InvalidValue, UnsupportedType
+from .errors import (
+    CacheFull,
+    CorruptRecord,
+    DeviceFailed,
+    InvalidArgument,
+    InvalidValue,
+    UnsupportedType,
+)
 
 RECORD_HEADER_NBYTES = 16  # what every record costs beside its key and value, on either side
 
@@ -40,13 +47,19 @@ class Status(IntEnum):
     SUPERSEDED = 2  # a later record of the same batch has the same key
     TOO_LARGE = 3  # the value is longer than MAX_VALUE_NBYTES: not stored
     NO_SPACE = 4  # the capacity is used up: not stored
+    FAILED = 5  # the device refused to go on before it came to this record: not stored
 
 
 @dataclass(frozen=True)
 class InsertReport:
-    """One status per record, in the caller's order. `status`: int8 array of `Status`."""
+    """One status per record, in the caller's order.
+
+    status:   int8 array of `Status`
+    failure:  what the device said, where records FAILED
+    """
 
     status: np.ndarray
+    failure: str = ""
 
     @property
     def ok(self) -> bool:
@@ -59,15 +72,19 @@ class InsertReport:
         return {status.name.lower(): int(numbers[status]) for status in Status if numbers[status]}
 
     def raise_for_status(self) -> None:
-        """Raises InvalidValue or CacheFull if a record was not accepted; what was accepted stays stored."""
+        """Raises DeviceFailed, CacheFull or InvalidValue if a record was not accepted; what was accepted stays stored.
+
+        The error has the statuses.
+        """
         if self.ok:
             return
         said = ", ".join(f"{number} {name}" for name, number in self.counts().items())
+        said += f" of {len(self.status)} records"
+        if (self.status == Status.FAILED).any():
+            raise DeviceFailed(f"{self.failure}: {said}", self.status)
         if (self.status == Status.NO_SPACE).any():
-            raise CacheFull(
-                f"the capacity is used up: {said} of {len(self.status)} records", self.status
-            )
-        raise InvalidValue(f"a value has at most 64 MiB: {said} of {len(self.status)} records")
+            raise CacheFull(f"the capacity is used up: {said}", self.status)
+        raise InvalidValue(f"a value has at most 64 MiB: {said}", self.status)
 
 
 class Table(Protocol):
@@ -112,7 +129,8 @@ class Table(Protocol):
         """Stores the records, the last of equal keys winning; int8 `Status` per record.
 
         expire_at_ms: for the whole batch, NEVER for none. Once a record finds no space, later ones may be
-        refused too. A refused record neither supersedes nor is superseded.
+        refused too. A refused record neither supersedes nor is superseded. Where the device refuses to go on, raises
+        DeviceFailed: with the statuses, unless nothing was stored.
         """
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from predis_lab.errors import PinnedMemoryUnavailable
 
 try:
     import cupy
+    from cupy.cuda.memory import OutOfMemoryError
     from cupy.cuda.runtime import CUDARuntimeError
 
     from predis_lab.gpu import answer, engine, kernels, pinned, pipeline, ring, staging
@@ -302,15 +303,17 @@ def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     with monkeypatch.context() as patch:
         for module, name in stage_calls(stage):
             patch.setattr(module, name, failing(getattr(module, name), at, refusal))
-        failed = False
         try:
-            cache.insert(keys, new)
-        except DeviceFailed:
-            failed = True
+            report = cache.insert(keys, new)
+        except DeviceFailed as error:
+            failed, fates = error.status is None, [None] * 2000
+        else:
+            failed, fates = not report.ok, report.status.tolist()
         assert failed or at > 8
     found = cache.find(keys).to_pylist()
-    for was, now, there in zip(old.to_pylist(), new.to_pylist(), found, strict=True):
-        assert there in (was, now)
+    for was, now, there, fate in zip(old.to_pylist(), new.to_pylist(), found, fates, strict=True):
+        told = {Status.UPDATED: (now,), Status.FAILED: (was,), None: (was, now)}
+        assert there in told[fate]
     with monkeypatch.context() as patch:
         for module, name in stage_calls(stage):
             patch.setattr(module, name, failing(getattr(module, name), at, refusal))
@@ -324,12 +327,75 @@ def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     assert len(cache) == 2000
 
 
+@contextmanager
+def refused(monkeypatch, stage, at):
+    """What a stage's calls number `at` and later meet."""
+    with monkeypatch.context() as patch:
+        for module, name in stage_calls(stage):
+            plain, calls = getattr(module, name), iter(range(10**9))
+
+            def call(*arguments, plain=plain, calls=calls, **options):
+                if next(calls) >= at:
+                    raise CUDARuntimeError(2)
+                return plain(*arguments, **options)
+
+            patch.setattr(module, name, call)
+        yield
+
+
+def test_mset_tells_what_of_a_batch_was_stored(cache, monkeypatch):
+    records = {b"%d" % i: b"value of %d" % i for i in range(2000)}
+    with refused(monkeypatch, "launch", 9), pytest.raises(DeviceFailed) as told:
+        cache.mset(records)
+    status = told.value.status
+    stored = (status == Status.STORED).sum()
+    assert 0 < stored < 2000 and (status[stored:] == Status.FAILED).all()
+    assert str(told.value).endswith(f"{stored} stored, {2000 - stored} failed of 2000 records")
+    found = cache.mget(list(records))
+    assert found == list(records.values())[:stored] + [None] * (2000 - stored)
+    assert cache.dbsize() == stored and cache.mset(records) and cache.dbsize() == 2000
+
+
+def test_every_record_of_a_batch_has_its_own_fate(cache, monkeypatch):
+    """Some too long, some superseded, and the device that refuses to go on."""
+    monkeypatch.setattr(engine, "MAX_VALUE_NBYTES", 100)
+    keys = [b"%d" % (i // 2 * 2) for i in range(2000)]  # pairs
+    values = [b"v" * (101 if i % 10 == 4 else 1 + i % 100) for i in range(2000)]
+    with refused(monkeypatch, "launch", 12):
+        report = cache.insert(keys, values)
+    with pytest.raises(DeviceFailed) as told:
+        report.raise_for_status()
+    assert told.value.status is report.status and "the device refused" in report.failure
+    long = np.array([len(value) > 100 for value in values])
+    assert ((report.status == Status.TOO_LARGE) == long).all()
+    fates, first = report.status[~long], int((report.status == Status.FAILED).argmax())
+    assert 0 < first < 2000 and (report.status[first:][~long[first:]] == Status.FAILED).all()
+    assert (np.isin(fates[: int((~long[:first]).sum())], (Status.STORED, Status.SUPERSEDED))).all()
+    expected = {}
+    for key, value, fate in zip(keys, values, report.status.tolist(), strict=True):
+        if fate == Status.STORED:
+            expected[key] = value
+    assert cache.dbsize() == len(expected)
+    assert cache.find(keys).to_pylist() == [expected.get(key) for key in keys]
+
+
+def test_columns_on_the_device_are_stored_in_part(cache, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK_ROWS", 64)
+    keys, values = fixed(np.arange(1000)), fixed(np.arange(1000), 64)
+    with refused(monkeypatch, "launch", 5):
+        report = cache.insert(cupy.asarray(keys), cupy.asarray(values))
+    stored = (report.status == Status.STORED).sum()
+    assert 0 < stored < 1000 and (report.status[stored:] == Status.FAILED).all()
+    assert cache.contains(column(keys)).tolist() == [i < stored for i in range(1000)]
+    assert cache.dbsize() == stored and cache.insert(column(keys), column(values)).ok
+
+
 def test_an_allocation_that_fails_leaves_everything_as_it_was(cache, monkeypatch):
     keys, values = column(fixed(np.arange(2000))), column(fixed(np.arange(2000), 64))
     cache.insert(keys, values)
 
     def refuse(*_):
-        raise engine.OutOfMemoryError(1, 2)
+        raise OutOfMemoryError(1, 2)
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "on_device", refuse)

@@ -17,7 +17,6 @@ from typing import Any
 import cupy
 import numpy as np
 import pyarrow as pa
-from cupy.cuda.memory import OutOfMemoryError
 from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import MAX_VALUE_NBYTES, Column, dense_rows
@@ -35,11 +34,11 @@ from .checksums import check, verify
 from .device import Device
 from .health import TIMEOUT_S, Health
 from .maintenance import compact_step
-from .memory import device_bytes, on_device, raise_failure
+from .memory import REFUSALS, device_bytes, on_device, raise_failure
 from .moving import mapped, on_host, rebase, uploaded
 from .packed import INT32_MAX, Packed
 from .pinned import pinned, pool
-from .pipeline import Pipeline
+from .pipeline import Pipeline, stored_in_part
 from .table import DeviceTable
 
 # A call with less traffic than this, both ways together, goes through mapped memory.
@@ -249,7 +248,12 @@ class DeviceEngine:
             keys, values = (
                 Column.of(on_host(column).to_arrow().filter(fits)) for column in (keys, values)
             )
-            status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
+            try:
+                status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
+            except DeviceFailed as error:
+                if error.status is not None:
+                    status[~too_large], error.status = error.status, status
+                raise
             return status
 
     def _insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
@@ -259,7 +263,7 @@ class DeviceEngine:
             with self.lock if self.table.checksums else nullcontext():
                 return self.pipeline.insert(keys, values, expire_at_ms, now_ms)
         n, row, table = len(keys), 0, self.table
-        kept = []  # pinned, until the device has read them
+        kept, failure = [], None  # pinned, until the device has read them
         with self._stream if small else nullcontext():
             status: Any = (pinned if small else on_device)(n, np.int8)
             batch = table.begin(keys, values, now_ms)
@@ -273,11 +277,15 @@ class DeviceEngine:
                         kept.append(pair)
                     table.append(batch, *pair, expire_at_ms, now_ms, status)
                     row = stop
+            except REFUSALS as error:
+                if not batch.row:
+                    raise
+                failure = error
             finally:
                 table.end(batch)
             if small:  # the seal reads the keys
                 self.health.wait(self._stream, "a write", brief=True)
-            return np.array(status if small else status.get())
+            return stored_in_part(np.array(status if small else status.get()), batch, failure)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard, self.health.holding(self.pipeline.writing):
@@ -418,7 +426,7 @@ class _Guard:
 
     def __exit__(self, kind: Any, error: BaseException | None, *_: object) -> None:
         self._engine._under_way -= 1
-        if isinstance(error, (CUDARuntimeError, OutOfMemoryError)):
+        if isinstance(error, REFUSALS):
             raise DeviceFailed(f"the device refused: {error}") from error
 
 

@@ -23,6 +23,8 @@ OPEN_SHARE = 1 / 16
 # Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one.
 SLACK_NBYTES = 64
 _NOT_READY = 600  # cudaErrorNotReady
+# What a device, its driver or its pool raises where it refuses something.
+REFUSALS = (runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError)
 
 
 def on_device(n: int, dtype: Any) -> cupy.ndarray:

@@ -22,13 +22,13 @@ from typing import Any
 
 import cupy
 import numpy as np
-from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column
-from ..errors import DeviceTimeout
+from ..errors import DeviceFailed, DeviceTimeout
+from ..table import Status
 from .answer import Answer
 from .batch import Batch
-from .memory import device_bytes, on_device
+from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
 from .pinned import host_array, pinned
@@ -254,7 +254,10 @@ class Pipeline:
     # ---- Writing
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        """A status per record of columns in host memory. The caller holds `writing`."""
+        """A status per record of columns in host memory. The caller holds `writing`.
+
+        raises: DeviceFailed, with the statuses where part of the batch has been stored
+        """
         sent, result = deque[Upload](), host_array(len(keys), np.int8)
         with self.stream:
             status = on_device(len(keys), np.int8)
@@ -268,6 +271,7 @@ class Pipeline:
                 self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
             upload.buffer.done.record(self.stream)
 
+        failure: Exception | None = None
         with self._measured() as moved, self._kept(result, keys, values, status):
             with (
                 self._ended(batch),
@@ -276,12 +280,21 @@ class Pipeline:
                     self._uploads(self._records, [keys, values], 1, moved, "a write")
                 ) as uploads,
             ):
-                for upload in uploads:
-                    sent.append(upload)
-                    while sent and (len(sent) >= DEPTH - 1 or sent[0].buffer.ready.done):
+                try:
+                    for upload in uploads:
+                        sent.append(upload)
+                        while sent and (len(sent) >= DEPTH - 1 or sent[0].buffer.ready.done):
+                            store()
+                    while sent:
                         store()
-                while sent:
-                    store()
+                except REFUSALS as error:
+                    failure = error
+                    with suppress(*REFUSALS):  # what is up already
+                        while sent and sent[0].first == batch.row:
+                            store()
+                    if not batch.row:
+                        raise
+                    self.health.wait(self._up.record(), "what was under way")
             self._down.wait_event(self.stream.record())
             with self._span("download", 0, self._down):
                 at = result.ctypes.data
@@ -289,7 +302,7 @@ class Pipeline:
             moved.brought += result.nbytes
             # Not for what lookups bring after it.
             self.health.wait(self._down.record(), "a download")
-        return result.view(np.ndarray)
+        return stored_in_part(result.view(np.ndarray), batch, failure)
 
     @contextmanager
     def _ended(self, batch: Batch) -> Iterator[None]:
@@ -375,9 +388,7 @@ class Pipeline:
         except BaseException as error:
             self.health.kept.extend(used)
             if not isinstance(error, DeviceTimeout):
-                with suppress(
-                    CUDARuntimeError
-                ):  # where nothing works any more, nothing is written either
+                with suppress(*REFUSALS):  # where nothing works any more, nothing is written either
                     for stream in (self._up, self.stream, self._down):
                         self.health.wait(stream, "what was under way")
                 self.health.kept.clear()
@@ -399,3 +410,11 @@ class Pipeline:
         self._staging.close()
         for ring in (self._keys, self._answers, self._records):
             ring.close()
+
+
+def stored_in_part(status: np.ndarray, batch: Batch, failure: Exception | None) -> np.ndarray:
+    """The statuses; where something was refused on the way, raises DeviceFailed with them and with those of the rest."""
+    if failure is None:
+        return status
+    status[batch.row :] = Status.FAILED
+    raise DeviceFailed(f"the device refused: {failure}", status) from failure
