@@ -159,7 +159,7 @@ GOALS = {
 
 
 class StageInterval(Protocol):
-    """When a stage worked on a chunk: seconds since the tracing began. As `gpu.pipeline.Interval`."""
+    """When a stage worked on a chunk: seconds since the tracing began. As `gpu.tracing.Interval`."""
 
     @property
     def stage(self) -> str: ...

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import cupy
@@ -46,30 +44,10 @@ from .ring import (
 from .staging import Part, Staging, copy_async
 from .table import DeviceTable
 from .tracing import Interval, Trace
-
-__all__ = ["Interval", "Pipeline", "Transfers"]
+from .transfers import Moved, Transfers, measured
 
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
 AHEAD = 2  # uploads under way while one is looked up; less than DEPTH - 1
-
-
-@dataclass
-class Moved:
-    """Bytes that one call has sent up, and brought down."""
-
-    sent: int = 0
-    brought: int = 0
-
-
-@dataclass
-class Transfers:
-    """What has crossed the link in bulk calls; times in seconds of the host's clock."""
-
-    calls: int = 0
-    uploaded_nbytes: int = 0
-    downloaded_nbytes: int = 0
-    busy_s: float = 0.0
-    peak_bandwidth: float = 0.0  # bytes per second, both ways together, of the best call
 
 
 class Pipeline:
@@ -188,7 +166,7 @@ class Pipeline:
         with (
             self.health.holding(self._reading),
             self.health.unlocked(),
-            self._measured() as moved,
+            measured(self.transfers, self.health.lock) as moved,
             self._kept(keep, keys),
             closing(self._uploads(self._keys, [keys], BITMAP_ROWS, moved, "a lookup")) as uploads,
         ):
@@ -272,7 +250,10 @@ class Pipeline:
             upload.buffer.done.record(self.stream)
 
         failure: Exception | None = None
-        with self._measured() as moved, self._kept(result, keys, values, status):
+        with (
+            measured(self.transfers, self.health.lock) as moved,
+            self._kept(result, keys, values, status),
+        ):
             with (
                 self._ended(batch),
                 self.health.unlocked(),
@@ -366,19 +347,6 @@ class Pipeline:
 
     def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
-
-    @contextmanager
-    def _measured(self) -> Iterator[Moved]:
-        """Counts a call and what it moves."""
-        transfers, moved, began = self.transfers, Moved(), time.perf_counter()
-        yield moved
-        seconds, nbytes = time.perf_counter() - began, moved.sent + moved.brought
-        with self.health.lock:
-            transfers.calls += 1
-            transfers.uploaded_nbytes += moved.sent
-            transfers.downloaded_nbytes += moved.brought
-            transfers.busy_s += seconds
-            transfers.peak_bandwidth = max(transfers.peak_bandwidth, nbytes / seconds)
 
     @contextmanager
     def _kept(self, *used: Any) -> Iterator[None]:
