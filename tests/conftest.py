@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from chunked import CHUNK
 
 from predis_lab import DeviceUnavailable, Predis
 from predis_lab.bench import servers
@@ -49,6 +50,25 @@ def make():
 def tiered_cache(make):
     """Makes caches with a device and a host part: 16 and 128 segments, the index in place of some of the former."""
     return lambda capacity=2**20, host_capacity=2**23: make(capacity, host_capacity=host_capacity)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of a few dozen rows, and no way around them."""
+    from predis_lab.gpu import engine, ring, staging
+
+    monkeypatch.setattr(ring, "CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(ring, "MIN_CHUNK_NBYTES", CHUNK)
+    monkeypatch.setattr(engine, "SMALL_NBYTES", 0)
+    monkeypatch.setattr(staging, "BUFFER_NBYTES", 3 * CHUNK)
+    monkeypatch.setattr(staging, "PIECE_NBYTES", 1000)
+
+
+@pytest.fixture
+def chunked_cache(small_chunks):
+    """A cache whose bulk calls go in many chunks."""
+    with Predis("64MiB", backend="cuda", timeout_s=0.5) as predis:
+        yield predis
 
 
 SYSTEMS = [*BACKENDS, pytest.param("redis", marks=pytest.mark.redis)]

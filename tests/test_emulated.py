@@ -30,6 +30,7 @@ MODULES = (
         "test_kernel_samples",
         "test_counted",
         "test_pipeline",
+        "test_pipeline_failures",
         "test_pinned",
         "test_staging",
         "test_pipeline_rates",
@@ -69,7 +70,7 @@ def test_the_gpu_tests_pass_on_the_cpu(tmp_path):
 def test_host_code_keeps_in_order_what_the_device_does_later(tmp_path):
     """The same with streams that fall behind, each in its own time: for what goes through several of them."""
     later = {"PREDIS_EMULATED_ASYNC": "1"}
-    halves = ("test_pipeline", "test_staging"), ("test_device_table",)
+    halves = ("test_pipeline", "test_pipeline_failures", "test_staging"), ("test_device_table",)
     with ThreadPoolExecutor(len(halves)) as pool:
         without = ("never", "closing")
         run = partial(run_emulated, folder=tmp_path, without=without, environment=later)
