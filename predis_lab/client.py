@@ -166,7 +166,7 @@ class Predis:
             try:
                 return InsertReport(table.insert(key_column, value_column, expire_at, now))
             except DeviceFailed as error:
-                if error.status is None:  # nothing was stored
+                if error.status is None:
                     raise
                 return InsertReport(error.status, str(error))
 
@@ -195,11 +195,8 @@ class Predis:
     def get(self, name: Any) -> bytes | str | None:
         """The value, or None."""
         hot, key = self._hot, name if type(name) is bytes else encode_key(name)
-        if hot is not None:
-            value = hot.get(key)
-            if value is not None:
-                return value.decode() if self._decode else value
-        return self._answer(self._get(encode_key(key)))
+        value = None if hot is None else hot.get(key)
+        return self._answer(self._get(encode_key(key)) if value is None else value)
 
     def _get(self, key: bytes) -> bytes | None:
         hot = self._hot

@@ -58,8 +58,8 @@ class HotTier:
 
     def takes(self, key: bytes, value: bytes) -> bool:
         """Whether a record is small enough: one of many."""
-        nbytes = len(key) + len(value) + RECORD_NBYTES
-        return len(value) <= LARGEST_NBYTES and nbytes <= LARGEST_SHARE * self.capacity_nbytes
+        most = LARGEST_SHARE * self.capacity_nbytes
+        return len(value) <= LARGEST_NBYTES and _nbytes(key, value) <= most
 
     def keep(self, key: bytes, record: Record, version: int) -> None:
         """Keeps a copy of what the table said, unless there has been a write since `version`."""
@@ -111,7 +111,7 @@ class HotTier:
 
     def _put(self, key: bytes, record: Record) -> None:
         self._remove(key)
-        nbytes = _nbytes(key, record)
+        nbytes = _nbytes(key, record[0])
         if self._young_nbytes + nbytes > self.capacity_nbytes // 2:
             self._old, self._old_nbytes = self._young, self._young_nbytes
             self._young, self._young_nbytes = {}, 0
@@ -131,11 +131,11 @@ class HotTier:
     def _remove(self, key: bytes) -> None:
         record = self._young.pop(key, None)
         if record is not None:
-            self._young_nbytes -= _nbytes(key, record)
+            self._young_nbytes -= _nbytes(key, record[0])
         record = self._old.pop(key, None)
         if record is not None:
-            self._old_nbytes -= _nbytes(key, record)
+            self._old_nbytes -= _nbytes(key, record[0])
 
 
-def _nbytes(key: bytes, record: Record) -> int:
-    return len(key) + len(record[0]) + RECORD_NBYTES
+def _nbytes(key: bytes, value: bytes) -> int:
+    return len(key) + len(value) + RECORD_NBYTES

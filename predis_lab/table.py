@@ -130,7 +130,7 @@ class Table(Protocol):
 
         expire_at_ms: for the whole batch, NEVER for none. Once a record finds no space, later ones may be
         refused too. A refused record neither supersedes nor is superseded. Where the device refuses to go on, raises
-        DeviceFailed: with the statuses, unless nothing was stored.
+        DeviceFailed: with the statuses, unless nothing was stored or what was can't be told.
         """
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -235,33 +236,24 @@ def test_stages_are_traced(cache):
 
 
 def test_threads_hammer_one_cache(cache):
-    errors = []
-
     def work(number):
         generator = np.random.default_rng(number)
         mine = {}
-        try:
-            for _ in range(12):
-                picked = np.unique(generator.integers(0, 400, 300)) * 16 + number
-                values = generator.integers(0, 256, (len(picked), 64), np.uint8)
-                keys = fixed(picked)
-                assert cache.insert(column(keys), column(values)).ok
-                mine.update(zip(map(bytes, keys), map(bytes, values), strict=True))
-                asked = list(mine)
-                assert cache.find(asked).to_pylist() == list(mine.values())
-                gone = asked[:: int(generator.integers(2, 9))]
-                assert cache.erase(gone).all()
-                for key in gone:
-                    del mine[key]
-        except Exception as error:  # noqa: BLE001 - told by the main thread
-            errors.append(error)
+        for _ in range(12):
+            picked = np.unique(generator.integers(0, 400, 300)) * 16 + number
+            values = generator.integers(0, 256, (len(picked), 64), np.uint8)
+            keys = fixed(picked)
+            assert cache.insert(column(keys), column(values)).ok
+            mine.update(zip(map(bytes, keys), map(bytes, values), strict=True))
+            asked = list(mine)
+            assert cache.find(asked).to_pylist() == list(mine.values())
+            gone = asked[:: int(generator.integers(2, 9))]
+            assert cache.erase(gone).all()
+            for key in gone:
+                del mine[key]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))  # raises what a thread raised
 
 
 def test_who_waits_for_a_buffer_keeps_nobody_waiting(cache):

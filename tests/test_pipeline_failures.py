@@ -23,22 +23,12 @@ except ImportError:  # every test here then skips with this as its reason, see c
 
 pytestmark = pytest.mark.gpu
 
+MANY = 10**9  # calls: no test makes as many
+
 
 @pytest.fixture
 def cache(chunked_cache):
     return chunked_cache
-
-
-def failing(function, at, error):
-    """The function, which fails at its call number `at`."""
-    calls = iter(range(10**9))
-
-    def call(*arguments, **options):
-        if next(calls) == at:
-            raise error
-        return function(*arguments, **options)
-
-    return call
 
 
 def stage_calls(stage):
@@ -48,16 +38,29 @@ def stage_calls(stage):
     return [(module, "copy_async") for module in (staging, pipeline, answer)]
 
 
+@contextmanager
+def refused(monkeypatch, stage, which):
+    """What a stage's calls of these numbers meet, each module's counted from 0."""
+    with monkeypatch.context() as patch:
+        for module, name in stage_calls(stage):
+            plain, calls = getattr(module, name), iter(range(MANY))
+
+            def call(*arguments, plain=plain, calls=calls, **options):
+                if next(calls) in which:
+                    raise CUDARuntimeError(2)
+                return plain(*arguments, **options)
+
+            patch.setattr(module, name, call)
+        yield
+
+
 @pytest.mark.parametrize("stage", ["copy", "launch"])
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 11, 20])
 def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     keys = column(fixed(np.arange(2000)))
     old, new = (column(fixed(np.arange(2000) + by, 64)) for by in (0, 10**6))
     cache.insert(keys, old)
-    refusal = CUDARuntimeError(2)
-    with monkeypatch.context() as patch:
-        for module, name in stage_calls(stage):
-            patch.setattr(module, name, failing(getattr(module, name), at, refusal))
+    with refused(monkeypatch, stage, range(at, at + 1)):
         try:
             report = cache.insert(keys, new)
         except DeviceFailed as error:
@@ -69,9 +72,7 @@ def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     for was, now, there, fate in zip(old.to_pylist(), new.to_pylist(), found, fates, strict=True):
         told = {Status.UPDATED: (now,), Status.FAILED: (was,), None: (was, now)}
         assert there in told[fate]
-    with monkeypatch.context() as patch:
-        for module, name in stage_calls(stage):
-            patch.setattr(module, name, failing(getattr(module, name), at, refusal))
+    with refused(monkeypatch, stage, range(at, at + 1)):
         try:
             assert cache.find(keys).to_pylist() == found
         except DeviceFailed:
@@ -82,25 +83,9 @@ def test_whatever_fails_records_are_whole(cache, monkeypatch, stage, at):
     assert len(cache) == 2000
 
 
-@contextmanager
-def refused(monkeypatch, stage, at):
-    """What a stage's calls number `at` and later meet."""
-    with monkeypatch.context() as patch:
-        for module, name in stage_calls(stage):
-            plain, calls = getattr(module, name), iter(range(10**9))
-
-            def call(*arguments, plain=plain, calls=calls, **options):
-                if next(calls) >= at:
-                    raise CUDARuntimeError(2)
-                return plain(*arguments, **options)
-
-            patch.setattr(module, name, call)
-        yield
-
-
 def test_mset_tells_what_of_a_batch_was_stored(cache, monkeypatch):
     records = {b"%d" % i: b"value of %d" % i for i in range(2000)}
-    with refused(monkeypatch, "launch", 9), pytest.raises(DeviceFailed) as told:
+    with refused(monkeypatch, "launch", range(9, MANY)), pytest.raises(DeviceFailed) as told:
         cache.mset(records)
     status = told.value.status
     stored = (status == Status.STORED).sum()
@@ -116,7 +101,7 @@ def test_every_record_of_a_batch_has_its_own_fate(cache, monkeypatch):
     monkeypatch.setattr(engine, "MAX_VALUE_NBYTES", 100)
     keys = [b"%d" % (i // 2 * 2) for i in range(2000)]  # pairs
     values = [b"v" * (101 if i % 10 == 4 else 1 + i % 100) for i in range(2000)]
-    with refused(monkeypatch, "launch", 12):
+    with refused(monkeypatch, "launch", range(12, MANY)):
         report = cache.insert(keys, values)
     with pytest.raises(DeviceFailed) as told:
         report.raise_for_status()
@@ -137,7 +122,7 @@ def test_every_record_of_a_batch_has_its_own_fate(cache, monkeypatch):
 def test_columns_on_the_device_are_stored_in_part(cache, monkeypatch):
     monkeypatch.setattr(engine, "CHUNK_ROWS", 64)
     keys, values = fixed(np.arange(1000)), fixed(np.arange(1000), 64)
-    with refused(monkeypatch, "launch", 5):
+    with refused(monkeypatch, "launch", range(5, MANY)):
         report = cache.insert(cupy.asarray(keys), cupy.asarray(values))
     stored = (report.status == Status.STORED).sum()
     assert 0 < stored < 1000 and (report.status[stored:] == Status.FAILED).all()

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -160,23 +161,14 @@ def test_bytes_that_are_not_cut_into_chunks(stage, monkeypatch, n):
 
 
 def test_threads_share_the_buffers(stage):
-    errors = []
-
     def work(seed):
-        try:
-            columns = [fixed(2000, 16, seed), varied(2000, 50, seed)]
-            for _ in range(5):
-                found, _ = parts_of(stage, columns, BUFFER // 2)
-                assert found == [rows_of(column) for column in columns]
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
-            errors.append(error)
+        columns = [fixed(2000, 16, seed), varied(2000, 50, seed)]
+        for _ in range(5):
+            found, _ = parts_of(stage, columns, BUFFER // 2)
+            assert found == [rows_of(column) for column in columns]
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))  # raises what a thread raised
 
 
 # ---- Pieces
@@ -202,7 +194,7 @@ def test_pieces_fit_where_they_can(n, nbytes, step, long):
     first = 0
     for number, (start, stop) in enumerate(ring.pieces(columns, nbytes, step)):
         assert start == first and start < stop <= n and (stop == n or stop % step == 0)
-        taken = sum(ring.upload_nbytes(column, start, stop) for column in columns)
+        taken = ring.upload_nbytes(columns, start, stop)
         assert taken <= nbytes * ring.share_of(number) or stop - start <= step
         first = stop
     assert first == n

@@ -165,15 +165,21 @@ def _rows_within(columns: Sequence[Column], first: int, last: int, nbytes: float
     width = sum(column.width for column in columns)
     if width and all(column.offsets is None for column in columns):  # no search is needed
         return min(last - first, max(0, int(nbytes) - 15 * len(columns)) // width)
+    counts = range(last - first + 1)
+    return (
+        bisect.bisect_right(
+            counts, nbytes, key=lambda count: upload_nbytes(columns, first, first + count)
+        )
+        - 1
+    )
 
-    def size(count: int) -> int:
-        return sum(upload_nbytes(column, first, first + count) for column in columns)
 
-    return bisect.bisect_right(range(last - first + 1), nbytes, key=size) - 1
+def upload_nbytes(columns: Sequence[Column], first: int, stop: int) -> int:
+    """Bytes that rows first to stop of the columns take in a buffer."""
+    return sum(_column_nbytes(column, first, stop) for column in columns)
 
 
-def upload_nbytes(column: Column, first: int, stop: int) -> int:
-    """Bytes that rows first to stop take in a buffer."""
+def _column_nbytes(column: Column, first: int, stop: int) -> int:
     if column.offsets is None:
         return padded((stop - first) * column.width)
     data = int(column.offsets[stop]) - int(column.offsets[first])

@@ -110,7 +110,7 @@ class Staging:
 
     def _pack(self, columns: Sequence[Column], number: int, run: Sequence[Rows]) -> Part:
         first, stop = run[0][0], run[-1][1]
-        nbytes, used = sum(upload_nbytes(column, first, stop) for column in columns), 0
+        nbytes, used = upload_nbytes(columns, first, stop), 0
         with self._health.unlocked():  # who has the buffers may need the lock to go on
             buffer, drained = self._buffers.get()
 
@@ -153,14 +153,10 @@ def _is_pinned(column: Column) -> bool:
 def _runs(columns: Sequence[Column], pieces: Iterable[Rows]) -> Iterator[list[Rows]]:
     """Pieces that follow one another and fit into a buffer: first one alone, then about twice as much each time."""
     run: list[Rows] = []
-
-    def nbytes(stop: int) -> int:
-        return sum(upload_nbytes(column, run[0][0], stop) for column in columns)
-
     most = 0
     for first, stop in pieces:
-        if run and nbytes(stop) > most:
-            most = min(BUFFER_NBYTES, 2 * nbytes(first))
+        if run and upload_nbytes(columns, run[0][0], stop) > most:
+            most = min(BUFFER_NBYTES, 2 * upload_nbytes(columns, run[0][0], first))
             yield run
             run = []
         run.append((first, stop))

@@ -127,10 +127,8 @@ def _gaps(spans: Iterable[measured.Span], wall: float) -> list[measured.Span]:
 
 def goals(figures: dict[str, dict[str, Any]], names: dict[str, str]) -> Figure:
     """Bars: each figure as a share of its ceiling, with its value; a tick marks its goal where it has one."""
-    bounds = {
-        name: measured.GOALS[name].bound(figures[name]["ceiling"])
-        for name in names
-        if name in measured.GOALS and "ceiling" in figures.get(name, {})
+    ceilings = {
+        name: figures[name]["ceiling"] for name in names if "ceiling" in figures.get(name, {})
     }
     return shares(
         figures,
@@ -138,9 +136,9 @@ def goals(figures: dict[str, dict[str, Any]], names: dict[str, str]) -> Figure:
         "Bulk calls, as a share of what the link carries",
         "share of the ceiling; the tick is the goal",
         {
-            name: bound / figures[name]["ceiling"]
-            for name, bound in bounds.items()
-            if bound is not None
+            name: bound / ceiling
+            for name, ceiling in ceilings.items()
+            if (bound := measured.GOALS.get(name, measured.Goal()).bound(ceiling)) is not None
         },
     )
 
