@@ -10,6 +10,7 @@ from ..columns import Column
 from ..table import RECORD_HEADER_NBYTES
 from . import kernels
 from .memory import Segment
+from .packed import padded
 
 
 @dataclass
@@ -48,14 +49,17 @@ class Batch:
 
 
 def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:
-    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths."""
+    """At least the bytes of the log that rows start to stop take; exact for one row, and where rows have fixed widths.
+
+    Whole pieces of 16 bytes: where a report does not come, the next record lies behind as many.
+    """
     n = stop - start
     if keys.offsets is None and values.offsets is None:
         return n * kernels.record_nbytes(keys.width, values.width)
     nbytes = _payload(keys, start, stop), _payload(values, start, stop)
     if n == 1:
         return kernels.record_nbytes(*nbytes)
-    return sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15)
+    return padded(sum(nbytes) + n * (RECORD_HEADER_NBYTES + 15))
 
 
 def rows_that_fit(keys: Column, values: Column, start: int, stop: int, room: int) -> int:

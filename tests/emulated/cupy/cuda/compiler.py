@@ -16,9 +16,11 @@ def compile_using_nvrtc(
     with tempfile.TemporaryDirectory(prefix="predis-emulated-") as directory:
         Path(directory, "module.cpp").write_text(f'#include "cuda.h"\n{source}')
         subprocess.run(
-            # No aliasing rules and no builtins: CUDA has names of its own for much of C's library. No unique symbols: what
-            # is static in one module is another variable in the next.
+            # No aliasing rules and no builtins: CUDA has names of its own for much of C's library. No unique symbols: what is
+            # static in one module is another variable in the next. A misaligned address ends the process, as on a device the
+            # context.
             ["g++", "-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-fno-builtin", "-fno-gnu-unique", "-fPIC", "-shared",
+             "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error",
              "-Wl,-Bsymbolic", f"-I{_HEADERS}", *macros, "module.cpp", "-o", "module.so"],
             cwd=directory, check=True,
         )  # fmt: skip
