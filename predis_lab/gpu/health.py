@@ -11,10 +11,11 @@ from typing import Any
 from ..errors import DeviceTimeout
 
 TIMEOUT_S = 60.0  # of one step, unless said otherwise
-# Queries of about a microsecond each, before the thread sleeps between them: a small call's whole time, or next to nothing.
-# Not more than that for long work: who asks again and again keeps the interpreter from other callers.
-_SPINS_BRIEF, _SPINS = 500, 20
-_NAP_S = 5e-5
+# Queries of about a microsecond each, with the interpreter kept: a small call's whole time.
+_SPINS = 500
+# Longer work is asked for again and again with the interpreter left to other callers in between; what then is not done is
+# not worth a core, and naps of 50 us take twice that.
+_EAGER_S, _NAP_S = 3e-4, 5e-5
 
 
 class Health:
@@ -40,7 +41,7 @@ class Health:
 
         brief: as a rule it takes some microseconds
         """
-        for _ in range(_SPINS_BRIEF if brief else _SPINS):
+        for _ in range(_SPINS if brief else 1):
             if awaited.done:
                 return
         began = time.perf_counter()
@@ -54,7 +55,7 @@ class Health:
                         "calls are refused until it has"
                     )
                 self._check(awaited)  # what has failed is never done
-                time.sleep(_NAP_S)
+                time.sleep(0 if waited < _EAGER_S else _NAP_S)
         self.waited_s += time.perf_counter() - began
 
     def check(self) -> None:

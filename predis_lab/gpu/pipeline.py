@@ -29,7 +29,7 @@ from .batch import Batch
 from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
-from .pinned import host_array, pinned
+from .pinned import host_array, pinned, pool
 from .ring import (
     BITMAP_ROWS,
     DEPTH,
@@ -64,7 +64,9 @@ class Pipeline:
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         keys, chunk = ring_nbytes(capacity_nbytes)
-        self._keys, self._answers, self._records = Ring(keys), Ring(chunk), Ring(chunk)
+        self._keys = Ring(keys, "an upload", "a lookup")
+        self._answers = Ring(chunk, "a lookup", "a download")
+        self._records = Ring(chunk, "an upload", "a write")
         self._reading = threading.Lock()
         self._staging = Staging(self.health)
 
@@ -89,6 +91,7 @@ class Pipeline:
                 capacity=memory.size - Packed.head_nbytes(chunk.rows),
                 count=chunk.buffer.count,
             )
+            chunk.sized = chunk.answer.full
 
         def collect(chunk: Chunk) -> int:
             if chunk.answer.total > len(chunk.answer.data):
@@ -106,6 +109,7 @@ class Pipeline:
         def launch(chunk: Chunk) -> None:
             chunk.answer = chunk.buffer.memory[: chunk.rows * result.itemsize].view(dtype)
             fill(chunk.keys, chunk.answer)
+            chunk.sized = True
 
         def collect(chunk: Chunk) -> int:
             target = result[chunk.first : chunk.stop]
@@ -134,7 +138,7 @@ class Pipeline:
         most = self._answers.nbytes / (answer_nbytes + 1)
 
         def ask(upload: Upload, first: int) -> int:
-            number, buffer = next(numbers), self._answers.next(self.health, "a download")
+            number, buffer = next(numbers), self._answers.next(self.health)
             stop = first + even_rows(upload.stop - first, share_of(number) * most)
             chunk = Chunk(number, first, stop, upload, buffer)
             with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
@@ -144,9 +148,16 @@ class Pipeline:
             asked.append(chunk)
             return stop
 
+        def is_sized(chunk: Chunk) -> bool:
+            # A copy to pageable memory would wait for its turn in the driver, however long that takes.
+            return chunk.sized and not pool.refused
+
         def finish() -> None:
             chunk = asked.popleft()
-            self.health.wait(chunk.buffer.ready, "a lookup")
+            if is_sized(chunk):
+                self._down.wait_event(chunk.buffer.ready)
+            else:
+                self.health.wait(chunk.buffer.ready, "a lookup")
             with self._span("download", chunk.number, self._down):
                 moved.brought += collect(chunk)
             chunk.buffer.done.record(self._down)
@@ -160,7 +171,9 @@ class Pipeline:
             first = upload.first
             while first < upload.stop:
                 first = ask(upload, first)
-                while asked and (len(asked) >= 2 or asked[0].buffer.ready.done):
+                while asked and (
+                    len(asked) >= 2 or is_sized(asked[0]) or asked[0].buffer.ready.done
+                ):
                     finish()
 
         with (
@@ -168,7 +181,7 @@ class Pipeline:
             self.health.unlocked(),
             measured(self.transfers, self.health.lock) as moved,
             self._kept(keep, keys),
-            closing(self._uploads(self._keys, [keys], BITMAP_ROWS, moved, "a lookup")) as uploads,
+            closing(self._uploads(self._keys, [keys], BITMAP_ROWS, moved)) as uploads,
         ):
             ahead = deque[Upload]()
             for upload in uploads:
@@ -181,7 +194,7 @@ class Pipeline:
                 look_up(ahead.popleft())
             while asked:
                 finish()
-            self.health.wait(self._down, "a download")
+            self._answers.drain(self.health)
 
     def note_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> bool:
         """Tells the tiers of keys in memory that the device reaches; whether it did.
@@ -257,9 +270,7 @@ class Pipeline:
             with (
                 self._ended(batch),
                 self.health.unlocked(),
-                closing(
-                    self._uploads(self._records, [keys, values], 1, moved, "a write")
-                ) as uploads,
+                closing(self._uploads(self._records, [keys, values], 1, moved)) as uploads,
             ):
                 try:
                     for upload in uploads:
@@ -298,14 +309,14 @@ class Pipeline:
     # ---- Both
 
     def _uploads(
-        self, ring: Ring, columns: Sequence[Column], step: int, moved: Moved, stage: str
+        self, ring: Ring, columns: Sequence[Column], step: int, moved: Moved
     ) -> Generator[Upload, None, None]:
-        """The columns' `pieces`, each once it is on its way. stage: what is waited for where the ring has no buffer free"""
+        """The columns' `pieces`, each once it is on its way."""
         steps = pieces(columns, ring.nbytes, step)
         with closing(self._staging.parts(columns, steps, self._up)) as parts:
             rows = ((part, *piece) for part in parts for piece in part.pieces)
             for number, (part, first, stop) in enumerate(rows):
-                upload = Upload(number, first, stop, ring.next(self.health, stage))
+                upload = Upload(number, first, stop, ring.next(self.health))
                 moved.sent += self._send(part, upload)
                 yield upload
 

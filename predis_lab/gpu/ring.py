@@ -22,7 +22,7 @@ DEPTH = 4  # buffers of a ring: one that is filled, two whose chunks wait, one t
 CHUNK_NBYTES = 32 * 2**20  # of answers or records
 MIN_CHUNK_NBYTES = 2**12
 CHUNK_SHARE = 1 / 256  # of the capacity, at most
-FIRST_SHARE = 1 / 8  # of a chunk: the first one; each of the next is twice as long
+FIRST_SHARE = 1 / 2  # of a chunk: the first one; shorter ones take the host as long as the link
 KEYS_SHARE = 1 / 2  # of a chunk: of keys to look up
 BITMAP_ROWS = 8  # bitmaps are cut at whole bytes
 
@@ -61,10 +61,13 @@ class Buffer:
 
 
 class Ring:
-    """Buffers of nbytes each, used in turn, by one call at a time."""
+    """Buffers of nbytes each, used in turn, by one call at a time.
 
-    def __init__(self, nbytes: int):
-        self.nbytes = nbytes
+    filling, emptying:  what a chunk is in its buffer for, as is told where it does not end
+    """
+
+    def __init__(self, nbytes: int, filling: str, emptying: str):
+        self.nbytes, self._stages = nbytes, (filling, emptying)
         self._turn, self._buffers = 0, []
         for _ in range(DEPTH):
             memory = from_driver(nbytes)
@@ -72,14 +75,23 @@ class Ring:
                 raise InvalidArgument(f"the device has no {nbytes:,} bytes left")
             self._buffers.append(Buffer(memory, pinned(1, np.uint64)))
 
-    def next(self, health: Health, stage: str) -> Buffer:
+    def next(self, health: Health) -> Buffer:
         """The buffer used longest ago, once its chunk is done with."""
         self._turn = (self._turn + 1) % DEPTH
         buffer = self._buffers[self._turn]
-        health.wait(buffer.done, stage)
+        self._await(buffer, health)
         buffer.used = 0
         buffer.more.clear()
         return buffer
+
+    def drain(self, health: Health) -> None:
+        """Waits until all chunks are done with."""
+        for buffer in self._buffers:
+            self._await(buffer, health)
+
+    def _await(self, buffer: Buffer, health: Health) -> None:
+        for awaited, stage in zip((buffer.ready, buffer.done), self._stages, strict=True):
+            health.wait(awaited, stage)
 
     def record(self, stream: Any) -> None:
         """Has all chunks count as needed for what is on the stream so far."""
@@ -108,7 +120,10 @@ class Upload:
 
 @dataclass
 class Chunk:
-    """Rows first to stop of a lookup, all of one upload, and the buffer that their answers go to."""
+    """Rows first to stop of a lookup, all of one upload, and the buffer that their answers go to.
+
+    sized:  whether it is known how long the answers are before they are there
+    """
 
     number: int
     first: int
@@ -116,6 +131,7 @@ class Chunk:
     upload: Upload
     buffer: Buffer
     answer: Any = None
+    sized: bool = False
 
     @property
     def rows(self) -> int:
@@ -136,8 +152,8 @@ def ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
 
 
 def share_of(number: int) -> float:
-    """How long a chunk is to be: the first ones are shorter, for until one has passed a stage, the next stands idle."""
-    return min(1.0, FIRST_SHARE * 2.0 ** min(number, 10))
+    """How long a chunk is to be: the first one is shorter, for until it has passed a stage, the next stands idle."""
+    return 1.0 if number else FIRST_SHARE
 
 
 def pieces(columns: Sequence[Column], nbytes: int, step: int) -> Iterator[Rows]:

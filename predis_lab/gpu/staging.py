@@ -27,10 +27,11 @@ from .ring import Rows, upload_nbytes
 from .tracing import Trace
 
 # Waking the cores that copy takes as long as copying megabytes: as much as this at once, of several chunks where these are
-# short. More, and the buffers leave the cores' caches before the link has read them.
-BUFFER_NBYTES = 32 * 2**20
+# short.
+BUFFER_NBYTES = 48 * 2**20
 AHEAD = 2  # parts packed before they are asked for
 BUFFERS = AHEAD + 2  # one being sent, one that the link has yet to empty
+MOST_ARRAYS = 4  # of a part: data and offsets of keys and values
 PIECE_NBYTES = 4 * 2**20  # of what is sent without being cut into chunks
 ALONE_NBYTES = 2**20  # one core copies up to here
 # One core manages some 6 to 10 GB/s, the link five times as much.
@@ -63,6 +64,7 @@ class Staging:
     def __init__(self, health: Health):
         self._health = health
         self._packer = ThreadPoolExecutor(1, "predis-pack", cupy.cuda.Device().use)
+        self._copiers = ThreadPoolExecutor(MOST_ARRAYS - 1, "predis-copy")
         self._buffers: SimpleQueue[tuple[np.ndarray, Any]] = SimpleQueue()
         for _ in range(BUFFERS):  # their memory comes with the first use
             self._buffers.put((np.empty(0, np.uint8), cupy.cuda.Event(disable_timing=True)))
@@ -111,6 +113,7 @@ class Staging:
     def _pack(self, columns: Sequence[Column], number: int, run: Sequence[Rows]) -> Part:
         first, stop = run[0][0], run[-1][1]
         nbytes, used = upload_nbytes(columns, first, stop), 0
+        copies: list[tuple[np.ndarray, np.ndarray]] = []
         with self._health.unlocked():  # who has the buffers may need the lock to go on
             buffer, drained = self._buffers.get()
 
@@ -118,7 +121,7 @@ class Staging:
             nonlocal used
             target = buffer[used : used + source.nbytes]
             used += padded(source.nbytes)
-            copy_together(target, source)
+            copies.append((target, source))
             return target
 
         try:
@@ -128,6 +131,7 @@ class Staging:
                 if buffer.size < nbytes:
                     buffer = host_array(max(nbytes, BUFFER_NBYTES), np.uint8)
                 packed = [uploaded(column[first:stop], copy) for column in columns]
+                self._copy_all(copies)
             if self.trace:
                 self.trace.packed(number, began, time.perf_counter())
         except BaseException:
@@ -136,14 +140,26 @@ class Staging:
         parts, bases = zip(*packed, strict=True)
         return Part(parts, bases, first, run, (buffer, drained))
 
+    def _copy_all(self, copies: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Fills (target, source) all at once: for one after the other the cores would have to be woken each time."""
+        copies.sort(key=lambda copy: copy[1].nbytes)
+        others = [self._copiers.submit(copy_together, *copy) for copy in copies[:-1]]
+        try:
+            copy_together(*copies[-1])
+        finally:
+            wait(others)
+        for copying in others:
+            copying.result()
+
     def _give_back(self, part: Part, stream: Any) -> None:
         assert part.buffer is not None
         part.buffer[1].record(stream)
         self._buffers.put(part.buffer)
 
     def close(self) -> None:
-        """Ends the thread that packs."""
+        """Ends the threads that pack."""
         self._packer.shutdown()
+        self._copiers.shutdown()
 
 
 def _is_pinned(column: Column) -> bool:
