@@ -28,6 +28,7 @@ class Column:
     offsets:   int32 or int64, shape (length + 1,), on the same side; None where every row has `width` bytes
     width:     bytes per row where offsets is None
     validity:  uint8 bitmap, least significant bit first as in Arrow, set = present; None = all present
+    nulls:     rows that are not present; -1 where nobody has counted them
 
     >>> Column.of([b"a", b"bcd"]).to_arrow().to_pylist()
     [b'a', b'bcd']
@@ -38,6 +39,7 @@ class Column:
     width: int
     length: int
     validity: Any = None
+    nulls: int = -1
 
     @classmethod
     def of(cls, rows: Any) -> Column:
@@ -147,10 +149,12 @@ class Column:
         validity = None if self.validity is None else pa.py_buffer(self.validity)
         data = pa.py_buffer(self.data)
         if self.offsets is None:
-            return pa.Array.from_buffers(pa.binary(self.width), self.length, [validity, data])
+            return pa.Array.from_buffers(
+                pa.binary(self.width), self.length, [validity, data], self.nulls
+            )
         dtype = pa.binary() if self.offsets.dtype == np.int32 else pa.large_binary()
         return pa.Array.from_buffers(
-            dtype, self.length, [validity, pa.py_buffer(self.offsets), data]
+            dtype, self.length, [validity, pa.py_buffer(self.offsets), data], self.nulls
         )
 
 

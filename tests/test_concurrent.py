@@ -54,7 +54,7 @@ def found_packed(table, keys, numbers, words):
     packed = Packed.empty(n, 4 * words * n, device_bytes)
     work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
     states = cupy.zeros(kernels.scan_states(n) + 1, np.uint64)
-    kernels.find(keys, table.index, NOW_MS, *packed.arrays(), work, states)
+    kernels.find(keys, table.index, NOW_MS, *packed.arrays, work, states)
     assert packed.total == 4 * words * n
     return packed.data
 
@@ -108,7 +108,7 @@ def test_keys_values_and_log_of_more_than_two_gigabytes():
     expect(insert(table, keys, values), Status.STORED)
     assert table.entries == n and table.arena.used > 2**31
     packed = table.find(keys, NOW_MS, new=device_bytes, capacity=n * value_nbytes)
-    data, offsets, validity, _ = packed.arrays()
+    data, offsets, validity, _ = packed.arrays
     assert offsets.dtype == np.int64 and int(offsets[n]) == n * value_nbytes
     assert (validity[: n // 32] == 2**32 - 1).all()
     assert bool((data.view(np.uint64) == values.data.view(np.uint64)).all())

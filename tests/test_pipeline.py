@@ -51,7 +51,9 @@ def test_every_edge_of_a_chunk(cache, n, shape):
     absent = column(fixed(numbers + n, keys.shape[1]))
     mixed = pa.concat_arrays([absent, column(keys), absent]).take(np.random.permutation(3 * n))
     known = dict(zip(map(bytes, keys), values, strict=True))
-    assert cache.find(mixed).to_pylist() == [known.get(key) for key in mixed.to_pylist()]
+    found = cache.find(mixed)
+    assert found.to_pylist() == [known.get(key) for key in mixed.to_pylist()]
+    assert found.null_count == 2 * n
     assert cache.contains(mixed).tolist() == [key in known for key in mixed.to_pylist()]
     assert cache.erase(table_keys[::2]).all() and len(cache) == n // 2
     assert cache.contains(table_keys).tolist() == [i % 2 == 1 for i in range(n)]
@@ -82,7 +84,8 @@ def test_answers_longer_than_expected(cache, monkeypatch, split):
     values = some(2000, 0, 8) + some(200, 900, 1500)
     keys = [b"%d" % i for i in range(len(values))]
     assert cache.insert(keys, values).ok
-    assert cache.find(keys).to_pylist() == values
+    found = cache.find([*keys, b"?"])
+    assert found.to_pylist() == [*values, None] and found.null_count == 1
 
 
 def test_more_than_offsets_of_32_bits_can_say(cache, monkeypatch):

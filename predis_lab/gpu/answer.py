@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..columns import Column
 from .health import Health
@@ -26,6 +28,7 @@ class Answer:
 
     def __init__(self, n: int, health: Health, stream: Any):
         self.n, self.nbytes = n, 0
+        self._present, self._uncounted = 0, deque[tuple[int, int]]()
         self._health, self._stream = health, stream
         self._width: int | None = None
         self._offsets: np.ndarray | None = None  # none needed so far
@@ -35,7 +38,7 @@ class Answer:
     def add(self, first: int, packed: Packed) -> int:
         """Starts to copy the next rows, from row `first`, a multiple of eight, on; how many bytes are on their way."""
         total, before = packed.total, self.nbytes
-        data, offsets, validity, _ = packed.arrays()
+        data, offsets, validity, _ = packed.arrays
         self._make_room(before + total, first + packed.n, exact=packed.full)
         bits = self._validity[first // 8 : -(-(first + packed.n) // 8)]
         pieces = [(self._data[before : before + total], data), (bits, validity)]
@@ -47,14 +50,25 @@ class Answer:
         for target, source in pieces:
             copy_async(target.ctypes.data, source.data.ptr, target.nbytes, self._stream, down=True)
         self.nbytes += total
+        self._uncounted.append((first, first + packed.n))
         return sum(target.nbytes for target, _ in pieces)
+
+    def count(self, under_way: int) -> None:
+        """Counts which rows are there, but for those added last, `under_way` times: while others come, it costs nothing."""
+        while len(self._uncounted) > under_way:
+            first, stop = self._uncounted.popleft()
+            bits = [None, pa.py_buffer(self._validity)]
+            rows = pa.Array.from_buffers(pa.bool_(), stop - first, bits, offset=first)
+            self._present += rows.true_count
 
     def column(self) -> Column:
         """The rows, once the stream has passed."""
+        self.count(0)
         offsets = self._offsets
         if offsets is None:
             offsets = uniform_offsets(self.n, self._width or 0)
-        return Column(self._data[: self.nbytes], offsets, 0, self.n, self._validity)
+        nulls = self.n - self._present
+        return Column(self._data[: self.nbytes], offsets, 0, self.n, self._validity, nulls)
 
     def _add_offsets(self, first: int, n: int, offsets: Any, total: int) -> tuple[np.ndarray, Any]:
         """Where the offsets of n more rows go, and what goes there."""

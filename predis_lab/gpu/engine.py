@@ -102,7 +102,7 @@ class DeviceEngine:
                 self._check(keys, now_ms)
                 packed = self._find_small(keys, now_ms, longest)
             if packed is not None:  # an Arrow array would take longer to make than the lookup
-                return packed.data[: packed.total].tobytes() if packed.arrays()[2][0] else None
+                return packed.data[: packed.total].tobytes() if packed.arrays[2][0] else None
         return self.find(keys, now_ms).to_arrow()[0].as_py()
 
     def find(self, keys: Column, now_ms: int) -> Column:

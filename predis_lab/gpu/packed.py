@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Packed:
     def _offsets_at(n: int) -> int:
         return 16 + padded(-(-n // 8))
 
+    @cached_property
     def arrays(self) -> tuple[Any, Any, Any, Any]:
         """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
         at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
@@ -69,13 +71,13 @@ class Packed:
 
     @property
     def column(self) -> Column:
-        data, offsets, validity, _ = self.arrays()
+        data, offsets, validity, _ = self.arrays
         return Column(data, offsets, 0, self.n, validity.view(np.uint8)[: -(-self.n // 8)])
 
     @property
     def total(self) -> int:
         """Bytes of all rows together; wait for the stream first where they are told in pinned memory."""
-        return len(self.data) if self.full else int(self.arrays()[3][0])
+        return len(self.data) if self.full else int(self.arrays[3][0])
 
 
 def padded(nbytes: int) -> int:

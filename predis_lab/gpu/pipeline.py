@@ -97,6 +97,7 @@ class Pipeline:
             if chunk.answer.total > len(chunk.answer.data):
                 total = chunk.answer.total
                 return self._bring_long(answer, chunk.keys, chunk.first, total, now_ms)
+            answer.count(DEPTH)  # the chunk before those had this one's buffer
             return answer.add(chunk.first, chunk.answer)
 
         self._read(keys, self._expected_nbytes(), launch, collect, answer, note_at_ms=now_ms)
@@ -186,9 +187,7 @@ class Pipeline:
             ahead = deque[Upload]()
             for upload in uploads:
                 ahead.append(upload)
-                if len(ahead) > min(
-                    upload.number // 2, AHEAD
-                ):  # at first nothing else is to be done
+                if len(ahead) > min((upload.number + 3) // 4, AHEAD):  # the first one at once
                     look_up(ahead.popleft())
             while ahead:
                 look_up(ahead.popleft())

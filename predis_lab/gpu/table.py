@@ -131,10 +131,10 @@ class DeviceTable:
             and len(keys) * width <= capacity
         ):
             packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
-            kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays()[:3])
+            kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays[:3])
             return packed
         packed = Packed.empty(len(keys), capacity, new, count=count)
-        kernels.find(keys, self.index, now_ms, *packed.arrays(), *self._scan(len(keys), stream))
+        kernels.find(keys, self.index, now_ms, *packed.arrays, *self._scan(len(keys), stream))
         return packed
 
     def find_nbytes(self, n: int) -> int:
@@ -151,7 +151,7 @@ class DeviceTable:
         stream = self.enter()
         packed = Packed.empty(n, capacity, lambda nbytes: pinned(nbytes, np.uint8))
         slots = self.index[first : first + n]
-        kernels.scan_keys(slots, now_ms, *packed.arrays(), *self._scan(n, stream))
+        kernels.scan_keys(slots, now_ms, *packed.arrays, *self._scan(n, stream))
         return packed
 
     # ---- Writing
