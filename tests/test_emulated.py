@@ -40,6 +40,7 @@ MODULES = (
     (
         "test_tiers",
         "test_tier_room",
+        "test_capacity",
         "test_memory",
     ),
 )

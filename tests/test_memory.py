@@ -1,17 +1,15 @@
-"""Memory: a capacity means bytes, records cost little beyond themselves, dead ones give their room back, nothing grows."""
+"""Memory: dead records give their room back, nothing grows, and `info` tells what is held."""
 
 import threading
 
 import numpy as np
 import pytest
 from conftest import BACKENDS
-from hypothesis import given
-from hypothesis import strategies as st
+from held import check_invariants, rows_of, taken
 from tiered import keys_of
 
 from predis_lab import Column, Predis, Status
 from predis_lab.bench import soak
-from predis_lab.gpu import sizing
 from predis_lab.table import HostTable
 
 try:
@@ -23,151 +21,6 @@ except ImportError:  # what needs it then skips with this as its reason, see con
     cupy = None
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-
-
-def rows_of(numbers, nbytes):
-    """(n, nbytes) uint8: values that tell their number."""
-    return np.repeat(keys_of(numbers, 8), nbytes // 8, axis=1)
-
-
-def check_invariants(cache):
-    """What `info` says fits together, and within the capacity."""
-    told, table = cache.info("memory"), cache._table.table
-    arena = table.arena
-    assert told["taken_memory"] <= told["maxmemory"] and told["used_memory"] <= told["taken_memory"]
-    assert told["records_memory"] <= told["log_used_memory"] <= told["log_memory"]
-    assert told["log_dead_memory"] == told["log_used_memory"] - told["records_memory"]
-    assert 0 <= told["log_utilisation_ratio"] <= 1
-    assert told["log_segments_count"] == len(arena.segments)
-    assert len({segment.address for segment in arena.segments + arena.free}) == len(
-        arena.segments + arena.free
-    )
-    return told
-
-
-# ---- Sizes
-
-
-def taken_when_empty(capacity):
-    """Bytes of whole segments and a first index."""
-    first = sizing.rounded(sizing.MIN_INDEX, sizing.granule(capacity))
-    segment = sizing.segment_nbytes(capacity)
-    return first + (capacity - first) // segment * segment
-
-
-@pytest.mark.parametrize("capacity", [64 * MIB, GIB, 8 * GIB])
-def test_whole_segments_fill_a_capacity(capacity):
-    assert 0.998 * capacity <= taken_when_empty(capacity) <= capacity
-    assert sizing.segment_nbytes(capacity) % sizing.PAGE_NBYTES == 0
-
-
-@given(st.integers(32 * MIB, 2**38))
-def test_any_capacity_is_kept_within_two_percent(capacity):
-    least = min(0.98 * capacity, capacity - sizing.PAGE_NBYTES)
-    assert least <= taken_when_empty(capacity) <= capacity
-    segments = capacity // sizing.segment_nbytes(capacity)
-    assert segments >= 16 and (segments <= 130 or capacity > 60 * GIB)
-
-
-@given(st.integers(1, 32 * MIB - 1))
-def test_small_capacities_have_segments_too(capacity):
-    segment = sizing.segment_nbytes(capacity)
-    assert segment % sizing.ALIGNMENT == 0 and 32 * KIB <= segment <= MIB
-    assert capacity < MIB or 0.93 * capacity <= taken_when_empty(capacity) <= capacity
-
-
-@given(st.integers(1, 2**30), st.integers(0, 2**33), st.floats(0, 1e12))
-def test_an_index_holds_what_it_is_asked_to(buckets, records, most):
-    found = sizing.index_buckets(buckets, records, most)
-    assert found >= buckets
-    assert records <= sizing.HARD_LOAD * found * sizing.SLOTS
-    if found > buckets:
-        assert found >= 1.1 * buckets or records > sizing.MAX_LOAD * found * sizing.SLOTS - 8
-
-
-def filled(capacity, record, batch):
-    """Records and index bytes of a cache that is filled with one size of record, by the arithmetic alone."""
-    segment, step = sizing.segment_nbytes(capacity), sizing.granule(capacity)
-    per_segment, records, buckets = (segment - 64) // record, 0, sizing.MIN_INDEX // 64
-    while True:
-        most = sizing.records_at_most(capacity - segment, record) if records else float("inf")
-        wanted = sizing.index_buckets(buckets, records + batch, most)
-        index = sizing.rounded(64 * wanted, step)
-        whole = (capacity - index) // segment - 1  # one is kept for compaction
-        if records + batch > whole * per_segment or records + batch > 0.95 * 8 * wanted:
-            return records, 64 * buckets
-        records, buckets = records + batch, wanted
-
-
-@pytest.mark.parametrize("share", np.linspace(0.5, 1, 12).round(3))
-def test_a_record_costs_little_wherever_the_index_stands(share):
-    """Over one doubling of the capacity the index has been at every point between two doublings of its own."""
-    capacity = int(share * 8 * GIB)
-    records, index = filled(capacity, 96, 2**18)
-    assert capacity / records - 80 < 32
-    assert 8 <= index / records <= 11
-
-
-# ---- What is taken
-
-
-def taken():
-    cupy.get_default_memory_pool().free_all_blocks()
-    free, total = cupy.cuda.runtime.memGetInfo()
-    return total - free
-
-
-@pytest.mark.quiet
-@pytest.mark.gpu
-@pytest.mark.parametrize("capacity", [64 * MIB, GIB, 8 * GIB])
-def test_a_capacity_is_what_the_driver_says(capacity):
-    memory_rates.warm_up()
-    before = taken()
-    with Predis(capacity, backend="cuda") as cache:
-        # Of a capacity as small as the first, a page is 3 %.
-        least = min(0.98 * capacity, capacity - sizing.PAGE_NBYTES)
-        assert least <= taken() - before <= 1.02 * capacity
-        assert least <= check_invariants(cache)["taken_memory"] <= capacity
-    assert taken() - before < 0.02 * capacity + 4 * MIB
-
-
-@pytest.mark.quiet
-@pytest.mark.gpu
-def test_a_growing_index_takes_its_room_from_the_log(make):
-    cache, before = make("64MiB"), taken()
-    empty = check_invariants(cache)["taken_memory"]
-    for part in np.split(np.arange(200_000), 10):
-        assert cache.insert(keys_of(part), keys_of(part)).ok
-    told = check_invariants(cache)
-    assert told["index_memory"] >= 200_000 * 8 and taken() - before <= 2 * MIB
-    assert told["taken_memory"] >= 0.95 * told["maxmemory"]
-    cache.flushdb()
-    assert check_invariants(cache)["taken_memory"] == empty
-
-
-@pytest.mark.quiet
-@pytest.mark.gpu
-def test_a_record_of_80_bytes_costs_40_more_at_most():
-    for capacity in (16 * MIB, 22 * MIB):
-        cost = memory_rates.record_overhead(capacity, batch=2**13)
-        assert cost.overhead <= 40 and cost.parts["buffers"] > 0 and cost.taken <= 1.02 * capacity
-        assert sum(cost.parts.values()) == cost.taken and min(cost.parts.values()) >= 0
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("checksums", [False, True])
-@pytest.mark.parametrize("nbytes", [8, 64])
-def test_one_batch_can_fill_a_cache(make, nbytes, checksums):
-    """The segments set aside for a batch leave room for the index that its records need."""
-    cache = make("8MiB", checksums=checksums)
-    n = 8 * MIB // (32 + nbytes)
-    report = cache.insert(keys_of(np.arange(n)), rows_of(np.arange(n), nbytes))
-    stored = report.counts()["stored"]
-    room = 8 * MIB - cache.info("memory")["buffers_memory"]
-    assert stored * ((16 + 16 + nbytes + 15) // 16 * 16 + 10) > 0.85 * room
-    assert not checksums or cache.verify() == 0
-    assert cache.dbsize() == stored == cache.contains(keys_of(np.arange(n))).sum()
-    check_invariants(cache)
 
 
 # ---- Compaction

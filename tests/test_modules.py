@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
+from predis_lab import Predis
 from predis_lab.gpu import source
+
+try:
+    from predis_lab.gpu import table
+except ImportError:  # every test here then skips with this as its reason, see conftest
+    table = None
 
 pytestmark = pytest.mark.gpu
 MODULE = "limits"  # the smallest to compile
@@ -58,6 +64,18 @@ def test_a_module_is_compiled_once(modules):
     assert stored() == [file]
     assert modules.module(MODULE) is modules.module(MODULE)
     assert len(modules.compile_reports()) == 2
+
+
+def test_a_cache_has_its_kernels_when_it_is_made(modules):
+    with Predis("8MiB", backend="cuda") as cache:
+        loaded = modules.compile_reports()
+        assert {report.module for report in loaded} == set(table.MODULES)
+        keys = [b"%d" % i for i in range(1000)]
+        for _ in range(20):
+            cache.insert(keys, [bytes(i) for i in range(1000)])
+        cache.delete(*keys[::2]), cache.expire(keys[1], 5), cache.compact(), list(cache.scan_iter())
+        assert cache.mget(keys)[3] == bytes(3)
+        assert modules.compile_reports() == loaded
 
 
 def test_a_second_process_starts_without_compiling(modules):

@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ def module(name: str, defines: tuple[str, ...] = ()) -> Any:
     raises: CuPy's CompileException where NVRTC refuses the source
     """
     return _module(name, defines, cupy.cuda.runtime.getDevice())
+
+
+def prepare(*names: str) -> None:
+    """Has modules loaded, compiled side by side where that is to be done: not in the middle of somebody's call."""
+    with ThreadPoolExecutor(len(names), initializer=cupy.cuda.Device().use) as pool:
+        for _ in pool.map(module, names):
+            pass
 
 
 def function(module: str, kernel: str, defines: tuple[str, ...] = ()) -> Any:

@@ -22,11 +22,11 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..errors import DeviceFailed, DeviceTimeout
+from ..errors import DeviceFailed, DeviceTimeout, InvalidArgument
 from ..table import Status
 from .answer import Answer
 from .batch import Batch
-from .memory import REFUSALS, device_bytes, on_device
+from .memory import REFUSALS, device_bytes, from_driver, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
 from .pinned import host_array, pinned, pool
@@ -63,18 +63,21 @@ class Pipeline:
         self._borrowed: list[tuple[Any, np.ndarray]] = []
         self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
-        keys, chunk = ring_nbytes(capacity_nbytes)
-        self._keys = Ring(keys, "an upload", "a lookup")
-        self._answers = Ring(chunk, "a lookup", "a download")
-        self._records = Ring(chunk, "an upload", "a write")
+        keys, chunk, nbytes = ring_nbytes(capacity_nbytes)
+        memory = from_driver(nbytes)
+        if memory is None:
+            raise InvalidArgument(f"the device has no {nbytes:,} bytes left for buffers")
+        edges = DEPTH * keys, DEPTH * (keys + chunk), DEPTH * (keys + 2 * chunk)
+        self._keys = Ring(memory[: edges[0]], "an upload", "a lookup")
+        self._answers = Ring(memory[edges[0] : edges[1]], "a lookup", "a download")
+        self._records = Ring(memory[edges[1] : edges[2]], "an upload", "a write")
         self._reading = threading.Lock()
         self._staging = Staging(self.health)
 
     @staticmethod
     def nbytes(capacity_nbytes: int) -> int:
         """Device bytes that a pipeline's buffers take."""
-        keys, chunk = ring_nbytes(capacity_nbytes)
-        return DEPTH * (keys + 2 * chunk)
+        return ring_nbytes(capacity_nbytes)[2]
 
     # ---- Reading
 

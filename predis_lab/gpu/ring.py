@@ -12,11 +12,11 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..errors import InvalidArgument
 from .health import Health
-from .memory import device_bytes, from_driver
+from .memory import device_bytes
 from .packed import padded
 from .pinned import pinned
+from .sizing import granule, rounded
 
 DEPTH = 4  # buffers of a ring: one that is filled, two whose chunks wait, one that is emptied
 CHUNK_NBYTES = 32 * 2**20  # of answers or records
@@ -63,17 +63,15 @@ class Buffer:
 class Ring:
     """Buffers of nbytes each, used in turn, by one call at a time.
 
+    memory:             of all of them, uint8
     filling, emptying:  what a chunk is in its buffer for, as is told where it does not end
     """
 
-    def __init__(self, nbytes: int, filling: str, emptying: str):
-        self.nbytes, self._stages = nbytes, (filling, emptying)
+    def __init__(self, memory: Any, filling: str, emptying: str):
+        self.nbytes, self._stages = memory.size // DEPTH, (filling, emptying)
         self._turn, self._buffers = 0, []
-        for _ in range(DEPTH):
-            memory = from_driver(nbytes)
-            if memory is None:
-                raise InvalidArgument(f"the device has no {nbytes:,} bytes left")
-            self._buffers.append(Buffer(memory, pinned(1, np.uint64)))
+        for at in range(0, DEPTH * self.nbytes, self.nbytes):
+            self._buffers.append(Buffer(memory[at : at + self.nbytes], pinned(1, np.uint64)))
 
     def next(self, health: Health) -> Buffer:
         """The buffer used longest ago, once its chunk is done with."""
@@ -145,10 +143,14 @@ class Chunk:
         ]
 
 
-def ring_nbytes(capacity_nbytes: int) -> tuple[int, int]:
-    """Of a buffer: for keys to look up, and for answers or records."""
+def ring_nbytes(capacity_nbytes: int) -> tuple[int, int, int]:
+    """Of a buffer for keys to look up, of one for answers or records, and of all three rings as the driver counts."""
     chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
-    return int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
+    step, chunks = granule(capacity_nbytes), DEPTH * (2 + KEYS_SHARE)
+    if chunks * chunk >= step:
+        chunk = int(chunks * chunk // step * step / chunks)
+    keys, chunk = int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
+    return keys, chunk, rounded(DEPTH * (keys + 2 * chunk), step)
 
 
 def share_of(number: int) -> float:

@@ -83,11 +83,15 @@ class Staging:
             return
         runs, packing = enumerate(_runs(columns, pieces)), deque[Future[Part]]()
         try:
-            # The first one here: there is nothing to be done meanwhile.
-            part = next((self._pack(columns, *run) for run in runs), None)
+            part = None
+            for first in islice(runs, 1):
+                # Packed here, beside the others: there is nothing to be done meanwhile. Its buffer is taken before they may
+                # take theirs, lest callers wait for one another's.
+                taken = self._take()
+                self._pack_ahead(columns, runs, packing)
+                part = self._pack(columns, *first, taken)
             while part is not None:
-                for run in islice(runs, AHEAD - len(packing)):
-                    packing.append(self._packer.submit(self._pack, columns, *run))
+                self._pack_ahead(columns, runs, packing)
                 try:
                     yield part
                 finally:
@@ -110,12 +114,30 @@ class Staging:
             held = part.columns[0].data
             copy_async(target + part.first, held.ctypes.data, held.nbytes, stream)
 
-    def _pack(self, columns: Sequence[Column], number: int, run: Sequence[Rows]) -> Part:
+    def _pack_ahead(
+        self,
+        columns: Sequence[Column],
+        runs: Iterator[tuple[int, list[Rows]]],
+        packing: deque[Future[Part]],
+    ) -> None:
+        for run in islice(runs, AHEAD - len(packing)):
+            packing.append(self._packer.submit(self._pack, columns, *run))
+
+    def _take(self) -> tuple[np.ndarray, Any]:
+        with self._health.unlocked():  # who has the buffers may need the lock to go on
+            return self._buffers.get()
+
+    def _pack(
+        self,
+        columns: Sequence[Column],
+        number: int,
+        run: Sequence[Rows],
+        taken: tuple[np.ndarray, Any] | None = None,
+    ) -> Part:
         first, stop = run[0][0], run[-1][1]
         nbytes, used = upload_nbytes(columns, first, stop), 0
         copies: list[tuple[np.ndarray, np.ndarray]] = []
-        with self._health.unlocked():  # who has the buffers may need the lock to go on
-            buffer, drained = self._buffers.get()
+        buffer, drained = taken or self._take()
 
         def copy(source: np.ndarray) -> np.ndarray:
             nonlocal used

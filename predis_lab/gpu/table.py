@@ -22,11 +22,13 @@ from .checksums import seal
 from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, buckets_wanted, compact_step, grow
 from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
+from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
 from .sizing import HARD_LOAD, MIN_INDEX, SLOTS
 from .tiers import Tiers
 
+MODULES = ("find", "insert", "erase", "maintain")  # that every table launches kernels of
 # A launch over as many rows takes a few microseconds.
 BRIEF_ROWS = 2**14
 # Of the device's capacity, what a batch sets aside at once where records may leave for the host.
@@ -49,6 +51,7 @@ class DeviceTable:
         checksums: bool = False,
         health: Health | None = None,
     ):
+        prepare(*MODULES, *["tiers"] * bool(host_capacity), *["checksum"] * checksums)
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
         self._unreported = 0  # rows inserted by launches that nobody has waited for yet
