@@ -130,11 +130,14 @@ class Predis:
     def prefetch(self, keys: Any) -> None:
         """Announces keys that are about to be looked up: records on the host come back to the device ahead of that.
 
+        Returns at once. They come in the background, while nobody writes; `info("stats")` tells how many keys are pending.
+
         >>> cache = Predis(capacity="64MiB", host_capacity="1GiB", backend="host")
         >>> cache.prefetch([b"a", b"b"])
 
-        keys:     as for `find`; absent ones are passed over, and what exceeds half of the device's room stays on the host
-        raises:   InvalidKey, UnsupportedType, CacheClosed
+        keys:     as for `find`, and copied; absent ones are passed over, and what exceeds half of the device's room stays on
+                  the host
+        raises:   InvalidKey, UnsupportedType, CacheClosed, DeviceTimeout
         """
         column = check_keys(Column.of(keys))
         with self._open() as table:

@@ -123,7 +123,7 @@ class Table(Protocol):
         """int64 per key: when it expires in ms since the epoch, or ABSENT, or NEVER."""
 
     def prefetch(self, keys: Column, now_ms: int) -> None:
-        """Brings the records of the keys to where lookups are fastest, as far as there is room."""
+        """Announces keys: their records come to where lookups are fastest, as far as there is room, in their own time."""
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """Stores the records, the last of equal keys winning; int8 `Status` per record.

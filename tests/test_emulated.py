@@ -38,6 +38,7 @@ MODULES = (
         "test_state_machine",
     ),
     (
+        "test_announced",
         "test_tiers",
         "test_tier_room",
         "test_capacity",

@@ -1,5 +1,7 @@
 """Records by number, and what is looked at where a cache has a host part."""
 
+import time
+
 import numpy as np
 
 KIB, MIB = 2**10, 2**20
@@ -34,6 +36,15 @@ def fill(cache, n, nbytes=256, first=0, step=1000):
 
 def stats(cache):
     return cache.info("stats")
+
+
+def prefetch(cache, keys):
+    """Announces the keys, and waits until that has come to something."""
+    assert cache.prefetch(keys) is None
+    began = time.monotonic()
+    while stats(cache)["prefetch_pending_keys"]:
+        assert time.monotonic() - began < 60
+        time.sleep(1e-3)
 
 
 def moved(cache, before):

@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..table import NO_CHECKSUMS, Status
 from . import usage
+from .announced import Announced
 from .batch import rows_that_fit
 from .checksums import check, verify
 from .device import Device
@@ -87,6 +88,7 @@ class DeviceEngine:
             )
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
         self._read_last: Column | None = None
+        self._announced = Announced(self._bring, self.pipeline.writing)
 
     @property
     def has_expiry(self) -> bool:
@@ -164,13 +166,14 @@ class DeviceEngine:
             self._read_last = None if keys.on_device else keys
 
     def prefetch(self, keys: Column, now_ms: int) -> None:
-        if not self.table.tiers.holds:
-            return
-        stream = nullcontext() if keys.on_device else self._stream
-        with self._guard, self.health.holding(self.pipeline.writing), stream:
-            for row in range(0, len(keys), CHUNK_ROWS):
-                part = self._on_device(keys[row : row + CHUNK_ROWS])
-                self.table.tiers.prefetch(part, now_ms)
+        self.health.check()
+        if self.table.tiers.holds and len(keys):
+            self._announced.add(keys, now_ms, self.table.tiers.announced_segments)
+
+    def _bring(self, keys: Column, now_ms: int, segments: int) -> int:
+        """Brings up what was announced, see `Announced`, by a thread that holds `writing`."""
+        with self.lock, self._guard, self._stream:
+            return self.table.tiers.prefetch(self._on_device(keys), now_ms, segments)
 
     def _guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
@@ -306,6 +309,7 @@ class DeviceEngine:
             return compact_step(self.table, now_ms)
 
     def clear(self) -> None:
+        self._announced.forget()
         with self._guard, self.health.holding(self.pipeline.writing), self._stream:
             self.table.clear()
 
@@ -334,8 +338,9 @@ class DeviceEngine:
     def stats(self) -> dict[str, int]:
         if not self.table.tiers.capacity:
             return {}
+        pending = {"pending_keys": self._announced.pending, "failed_keys": self._announced.failed}
         with self._stream:
-            return self.table.tiers.stats()
+            return self.table.tiers.stats() | {f"prefetch_{name}": n for name, n in pending.items()}
 
     def transfers(self) -> dict[str, float]:
         """What bulk calls have moved across the link: bytes, seconds, bytes per second."""
@@ -363,6 +368,8 @@ class DeviceEngine:
         return self.pipeline.traced()
 
     def close(self) -> None:
+        with self.health.unlocked():
+            self._announced.close(lambda: self.health.stuck is not None)
         while self._under_way:  # calls of other threads that have left the lock to wait
             with self.health.unlocked():
                 time.sleep(1e-3)

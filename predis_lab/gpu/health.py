@@ -18,6 +18,34 @@ _SPINS = 500
 _EAGER_S, _NAP_S = 3e-4, 5e-5
 
 
+class Turns:
+    """A lock that tells how many wait for it: whoever is in no hurry lets them go first."""
+
+    def __init__(self) -> None:
+        self._lock, self._counting = threading.Lock(), threading.Lock()
+        self.waiting = 0
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Whether it is held now."""
+        if self._lock.acquire(blocking=False):
+            return True
+        if blocking:
+            self._count(1)
+            try:
+                self._lock.acquire()
+            finally:
+                self._count(-1)
+        return blocking
+
+    def _count(self, by: int) -> None:
+        with self._counting:
+            self.waiting += by
+
+    def release(self) -> None:
+        """For the next one."""
+        self._lock.release()
+
+
 class Health:
     """Whether the device answers, and the lock that a caller leaves while it waits.
 
@@ -82,7 +110,7 @@ class Health:
             self.lock.acquire()
 
     @contextmanager
-    def holding(self, lock: threading.Lock) -> Iterator[None]:
+    def holding(self, lock: threading.Lock | Turns) -> Iterator[None]:
         """Another lock, waited for without keeping this one."""
         if not lock.acquire(blocking=False):
             with self.unlocked():

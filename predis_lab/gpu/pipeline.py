@@ -26,6 +26,7 @@ from ..errors import DeviceFailed, DeviceTimeout, InvalidArgument
 from ..table import Status
 from .answer import Answer
 from .batch import Batch
+from .health import Turns
 from .memory import REFUSALS, device_bytes, from_driver, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
@@ -61,7 +62,7 @@ class Pipeline:
         self.transfers = Transfers()
         self.trace: Trace | None = None
         self._borrowed: list[tuple[Any, np.ndarray]] = []
-        self.writing = threading.Lock()  # one writer at a time, for as long as its call takes
+        self.writing = Turns()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         keys, chunk, nbytes = ring_nbytes(capacity_nbytes)
         memory = from_driver(nbytes)

@@ -89,18 +89,24 @@ class Tiers:
             self._open(now_ms)
         self._promote(wanted, now_ms)
 
-    def prefetch(self, keys: Column, now_ms: int) -> None:
-        """Brings the keys' records back, as far as half of the device's log holds them; waits for the device."""
-        stream, arena = self.table.enter(), self.table.arena
+    @property
+    def announced_segments(self) -> int:
+        """That records may come back to at one announcement: half of the device's log."""
+        return max(1, self.table.arena.capacity // self.table.arena.segment_nbytes // 2)
+
+    def prefetch(self, keys: Column, now_ms: int, segments: int) -> int:
+        """Brings the keys' records back, as far as some segments hold them; waits for the device. How many are left."""
+        stream = self.table.enter()
         self._stuck = False
-        for _ in range(max(1, arena.capacity // arena.segment_nbytes // 2)):
+        for left in range(segments, 0, -1):
             if not self.holds or (self.target is None and not self._open(now_ms)):
-                return
+                return 0
             self._promote(self._touch(keys, at_once=True), now_ms)
             self.table.health.wait(stream, "what comes back from the host")
             if self._asked <= self._room:
-                return
+                return left
             self._settle()
+        return 0
 
     @property
     def unfilled(self) -> int:
