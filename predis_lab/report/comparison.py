@@ -76,7 +76,16 @@ def way(system: str) -> str:
 
 def ratio_text(row: Any) -> str:
     """A comparison's ratio with its interval."""
-    return f"{units.digits(row.ratio)}x [{units.digits(row.low)}, {units.digits(row.high)}]"
+    return times_text(row.ratio, row.low, row.high)
+
+
+def times_text(value: float, low: float, high: float) -> str:
+    """A ratio and its interval.
+
+    >>> times_text(12.0, 11.5, 12.6)
+    '12.0x [11.5, 12.6]'
+    """
+    return f"{units.digits(value)}x [{units.digits(low)}, {units.digits(high)}]"
 
 
 def pooled_latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from ..bench.results import read_environment, read_figures, read_samples
-from . import comparison, units
+from . import claims, comparison, units
 
 if TYPE_CHECKING:
     from .runner import Outcome
@@ -20,7 +20,9 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
     """The index of a run as one self-contained HTML text; every number in it is read from the run's files."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text())
-    figures = read_figures(directory)
+    figures, samples = read_figures(directory), read_samples(directory)
+    settled = claims.settle(samples)
+    said = claims.tally(settled)
     return template.render(
         run=directory.name,
         machine=machine_rows(read_environment(directory)),
@@ -29,7 +31,9 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
         existing={
             outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()
         },
-        comparisons=comparison.summary_rows(read_samples(directory)),
+        claims=claims.rows(settled) if said else [],
+        tally=said,
+        comparisons=comparison.summary_rows(samples),
         # Ratios stand in the comparison already.
         figures=[
             figure_row(name, figure)

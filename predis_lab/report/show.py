@@ -17,6 +17,9 @@ from ..bench.results import Run, read_environment, read_figures, reference_direc
 from ..bench.servers import Server
 from ..client import Predis
 from . import comparison, units
+from .claims import rows as claim_rows
+from .claims import settle
+from .claims import tally as tally_claims
 from .figures import look
 from .html import figure_row, machine_rows
 
@@ -138,6 +141,16 @@ def ratios(compared: pd.DataFrame) -> HTML:
         "p",
         "verdict",
     ]
+    return table(rows, columns)
+
+
+def claims(samples: pd.DataFrame) -> HTML | Markdown:
+    """What is claimed of a cache on a GPU, and what the samples make of it."""
+    told = settle(samples)
+    if not tally_claims(told):
+        return Markdown("No GPU here: nothing is claimed of a host table.")
+    rows = [tuple(row.values()) for row in claim_rows(told)]
+    columns = ["claim", "at least", "measured", "blocks", "Cliff's delta", "p", "verdict"]
     return table(rows, columns)
 
 
