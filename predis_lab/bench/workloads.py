@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Odd, so that multiplication modulo 2^64 maps distinct numbers to distinct numbers (Steele et al., SplitMix).
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def fixed(n: int, key_nbytes: int = 16, value_nbytes: int = 64, *, seed: int = 0
     generator = np.random.default_rng((seed, 1))
     values = np.frombuffer(generator.bytes(n * value_nbytes), np.uint8)
     return Records(
-        f"fixed {key_nbytes}+{value_nbytes} B", keys, _fixed_array(values, value_nbytes, n)
+        f"fixed {key_nbytes}+{value_nbytes} B", keys, fixed_array(values, value_nbytes, n)
     )
 
 
@@ -109,12 +109,13 @@ def _numbered_keys(first: int, n: int, key_nbytes: int, seed: int) -> pa.Array:
         )
     generator = np.random.default_rng((seed, first))
     grid = np.frombuffer(generator.bytes(n * key_nbytes), np.uint8).reshape(n, key_nbytes).copy()
-    numbers = (np.arange(first, first + n, dtype=np.uint64) + np.uint64(1)) * _MIX
+    numbers = (np.arange(first, first + n, dtype=np.uint64) + np.uint64(1)) * MIX
     grid[:, :8] = numbers.view(np.uint8).reshape(n, 8)
-    return _fixed_array(grid.reshape(-1), key_nbytes, n)
+    return fixed_array(grid.reshape(-1), key_nbytes, n)
 
 
-def _fixed_array(data: np.ndarray, width: int, n: int) -> pa.Array:
+def fixed_array(data: np.ndarray, width: int, n: int) -> pa.Array:
+    """n rows of `width` bytes each, over this memory."""
     return pa.Array.from_buffers(pa.binary(width), n, [None, pa.py_buffer(data)])
 
 
