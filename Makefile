@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= smoke
+WORKERS ?= 2
 
 PY  := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 NEW := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -15,8 +16,9 @@ report: $(call set_up,lab)  ## run the notebooks against a real Redis and leave 
 	$(PY) -m predis_lab.cli report --profile $(PROFILE)
 
 test: $(call set_up,test)  ## run the tests, then the notebooks as tests
-	$(PY) -m pytest
-	$(PY) -m pytest --nbval --nbval-kernel-name python3 --nbval-cell-timeout 300 -p no:cacheprovider notebooks
+	$(PY) -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m "not quiet"
+	$(PY) -m pytest -m quiet
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --nbval --nbval-kernel-name python3 --nbval-cell-timeout 300 -p no:cacheprovider notebooks
 
 lab: $(call set_up,jupyter)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks

@@ -21,6 +21,8 @@ def device_missing() -> str | None:
 
 
 def pytest_collection_modifyitems(items):
+    # What takes minutes comes first, lest the other workers wait for it in the end.
+    items.sort(key=lambda item: item.path.name != "test_emulated.py")
     reason = None
     for item in items:
         if item.get_closest_marker("gpu"):
