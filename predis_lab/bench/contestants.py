@@ -128,7 +128,7 @@ def reading(
 
     def enter(system: str, ask: Callable[[Any], Any], batches: list) -> None:
         check = _expecting(system, lambda: _as_list(ask(batches[0])), expected)
-        found.append(Contestant(system, _rotating(ask, batches), n, check))
+        found.append(Contestant(system, rotating(ask, batches), n, check))
 
     if n == 1:
         singles = [batch[0] for batch in lists]
@@ -136,7 +136,7 @@ def reading(
     else:
         enter(f"{predis} lists", cache.mget, lists)
     enter(f"{predis} columns", cache.find, columns)
-    for server, transport, client in _clients(servers):
+    for server, transport, client in by_transport(servers):
         name = server.name
         if n == 1:
             enter(f"{name} get {transport}", client.get, singles)
@@ -170,7 +170,7 @@ def writing(
             return store.mget(asked)
 
         check = _expecting(system, wrote, list(mappings[0].values()))
-        found.append(Contestant(system, _rotating(put, batches), n, check))
+        found.append(Contestant(system, rotating(put, batches), n, check))
 
     def put_columns(column: tuple[pa.Array, pa.Array]) -> None:
         cache.insert(*column)
@@ -181,7 +181,7 @@ def writing(
     else:
         enter(f"{predis} lists", cache.mset, mappings, cache)
     enter(f"{predis} columns", put_columns, columns, cache)
-    for server, transport, client in _clients(servers):
+    for server, transport, client in by_transport(servers):
         name = server.name
         if n == 1:
             enter(f"{name} set {transport}", _single_set(client), singles, client)
@@ -232,7 +232,7 @@ def deleting(
         f"{predis} lists", in_one_command(cache.delete), lists, lambda: cache.insert(keys, values)
     )
     enter(f"{predis} columns", cache.erase, columns, lambda: cache.insert(keys, values))
-    for server, transport, client in _clients(servers):
+    for server, transport, client in by_transport(servers):
         put_back = lambda client=client: client.mset(mapping)  # noqa: E731
         enter(f"{server.name} del {transport}", in_one_command(client.delete), lists, put_back)
     return found
@@ -258,14 +258,16 @@ def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:
     return [pa.array(batch) for batch in rows]
 
 
-def _clients(servers: Sequence[Server]) -> Iterator[tuple[Server, str, Any]]:
+def by_transport(servers: Sequence[Server]) -> Iterator[tuple[Server, str, Any]]:
+    """A client for each way to reach each server."""
     for server in servers:
         # The second peer is measured over one transport: enough to see whether it changes the picture.
         for transport in server.transports if server.name == "redis" else server.transports[:1]:
             yield server, transport, server.client(transport)
 
 
-def _rotating(call: Callable[[Any], Any], batches: list) -> Callable[[], Any]:
+def rotating(call: Callable[[Any], Any], batches: list) -> Callable[[], Any]:
+    """Calls with one batch after the other, from the first again after the last."""
     turn = itertools.cycle(batches).__next__
     return lambda: call(turn())
 

@@ -73,6 +73,10 @@ class Data:
     value_nbytes: Callable[[np.ndarray], np.ndarray]
     values: Callable[[np.ndarray, np.ndarray], pa.Array]
 
+    def filled(self) -> Records:
+        """All that a cache is filled with."""
+        return self.records(np.arange(self.count))
+
     def records(self, numbers: np.ndarray) -> Records:
         """Those of these numbers, to fill a cache with or to compare answers with."""
         values = self.values(numbers, self.value_nbytes(numbers))

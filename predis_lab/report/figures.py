@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..bench.harness import POOLED
+from ..bench.operations import Operations
 from ..bench.statistics import median_interval
 from . import units
 from .comparison import best_transport, pooled_latencies
@@ -32,6 +34,7 @@ _LOOKS = {
     "redis command": ("#D55E00", "^", "Redis, one command"),
     "redis pipeline": ("#E69F00", "v", "Redis, pipeline"),
     "valkey command": ("#8A6FA8", "D", "Valkey, one command"),
+    "dict command": ("#5a6676", "x", "a Python dict"),
 }
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -145,6 +148,46 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     _few_ticks(axes.yaxis)
     _counts(axes, table["keys"])
+    legend_beside(axes)
+    return figure
+
+
+def ratios_by_workload(table: pd.DataFrame, keys: int, title: str) -> Figure:
+    """Predis over Redis, one row a scenario, at one batch size; hollow where no difference is claimed."""
+    chosen = table[table["keys"] == keys]
+    order = chosen.groupby("records")["ratio"].median().sort_values().index
+    figure, axes = new_axes(title, 0.42 * len(order) + 1.6)
+    axes.axvline(1, color=INK, linewidth=1.2)
+    places = {name: at for at, name in enumerate(order)}
+    pairs = chosen.groupby(["candidate", "baseline"], sort=False)
+    for number, ((candidate, baseline), rows) in enumerate(pairs):
+        colour, marker, name = look(str(candidate))
+        how = way_of(str(baseline))
+        at = rows["records"].map(places) + 0.13 * (number - (len(pairs) - 1) / 2)
+        axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.6,
+                    linestyle=":" if how == "pipeline" else "-")  # fmt: skip
+        claimed = rows["verdict"].isin(["faster", "slower"])
+        for these, face in ((claimed, colour), (~claimed, "white")):
+            axes.plot(rows["ratio"][these], at[these], marker, color=colour, markerfacecolor=face, markersize=6)  # fmt: skip
+        axes.plot([], [], marker, color=colour, linestyle=":" if how == "pipeline" else "-",
+                  label=f"{name} / Redis, {'pipeline' if how == 'pipeline' else 'one command'}")  # fmt: skip
+    axes.set_yticks(range(len(order)), order, color=INK)
+    axes.set(xscale="log", xlabel="times Redis's rate")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    _few_ticks(axes.xaxis)
+    axes.grid(False, axis="y")
+    legend_beside(axes)
+    return figure
+
+
+def arrivals(operations: dict[str, Operations], parts: int = 96) -> Figure:
+    """Operations per second through the day that each scenario describes, relative to its mean."""
+    figure, axes = new_axes("When operations are meant to start")
+    for (name, made), style in zip(operations.items(), ("-", "--", ":"), strict=False):
+        assert made.start_s is not None
+        counts, edges = np.histogram(made.start_s, parts)
+        axes.plot((edges[:-1] + edges[1:]) / 7200, counts / counts.mean(), style, label=name, linewidth=1.8)  # fmt: skip
+    axes.set(xlabel="hours since the day began", ylabel="times the mean rate", ylim=(0, None))
     legend_beside(axes)
     return figure
 

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from tqdm import tqdm
 
 from ..bench.harness import POOLED
 from ..bench.results import Run, read_environment, read_figures, reference_directory, when_recorded
+from ..bench.scenarios import Scenario
 from ..bench.servers import Server
 from ..client import Predis
 from . import comparison, units
@@ -141,6 +143,31 @@ def ratios(compared: pd.DataFrame) -> HTML:
         "p",
         "verdict",
     ]
+    return table(rows, columns)
+
+
+def scenarios(chosen: Sequence[Scenario], n: int) -> HTML:
+    """What each scenario does, as counted in n of its operations."""
+    rows = []
+    for scenario in chosen:
+        made = scenario.operations(n)
+        told = scenario.data.records(np.arange(min(scenario.data.count, 1000))).describe()
+        mix = ", ".join(
+            f"{share:.0%} {verb.name.lower().replace('_', '-')}".replace("%", " %")
+            for verb, share in made.mix().items()
+        )
+        popular = np.bincount(made.record).max() / len(made)
+        rows.append(
+            (
+                scenario.name,
+                f"{scenario.data.count:,}",
+                f"{told['key_nbytes_mean']:,.0f} B",
+                f"{told['value_nbytes_mean']:,.0f} B",
+                mix,
+                f"{popular:.2%}",
+            )
+        )
+    columns = ["scenario", "records", "key", "value", "operations", "of them on one record"]
     return table(rows, columns)
 
 
