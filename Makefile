@@ -15,6 +15,10 @@ set_up = $(if $(VENV),$(VENV)/.has-$(1))
 report: $(call set_up,lab)  ## run the notebooks against a real Redis and leave a report (PROFILE=smoke|nightly|deep)
 	$(PY) -m predis_lab.cli report --profile $(PROFILE)
 
+nightly: PROFILE := nightly
+nightly: $(call set_up,lab)  ## run all notebooks at night: goes on where one was cut short, compares, keeps 14 runs
+	$(PY) -m predis_lab.cli nightly --profile $(PROFILE)
+
 test: $(call set_up,test)  ## run the tests, then the notebooks as tests
 	$(PY) -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m "not quiet"
 	$(PY) -m pytest -m quiet
@@ -67,4 +71,4 @@ $(VENV)/.has-lock: | $(VENV)/bin/python
 	$(NEW) uv
 	@touch $@
 
-.PHONY: report test lab check readme lock clean help
+.PHONY: report nightly test lab check readme lock clean help

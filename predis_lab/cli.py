@@ -10,7 +10,7 @@ from .bench.results import OUTPUTS, ROOT, new_run_id
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 where everything ran, 1 where a notebook failed, 2 where nothing could be begun."""
+    """The exit code: 0 where all is well, 1 where a notebook failed or a regression is confirmed, 2 where nothing was begun."""
     parser = argparse.ArgumentParser(prog="predis-lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser("report", help="run the notebooks and leave a report")
@@ -21,12 +21,36 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument(
         "--run", default=None, help="name of the run's folder (default: the time, UTC)"
     )
-    report.add_argument(
-        "--source", type=Path, default=ROOT, help="folder that holds notebooks/ and params/"
+    nightly = commands.add_parser(
+        "nightly", help="run all notebooks, or go on where a run was cut short"
     )
-    report.add_argument(
-        "--output", type=Path, default=OUTPUTS, help="folder for runs (default: outputs)"
+    nightly.add_argument("--profile", default="nightly", help="default: nightly")
+    nightly.add_argument("--fresh", action="store_true", help="begin anew, whatever was cut short")
+    nightly.add_argument(
+        "--keep", type=_at_least_one, default=14, help="nightly runs that stay (default: 14)"
     )
+    nightly.add_argument(
+        "--limit",
+        type=_at_least_one,
+        default=4 * 3600,
+        help="seconds a notebook may take (default: 4 hours)",
+    )
+    for command in (report, nightly):
+        command.add_argument(
+            "--source", type=Path, default=ROOT, help="folder that holds notebooks/ and params/"
+        )
+        command.add_argument(
+            "--output", type=Path, default=OUTPUTS, help="folder for runs (default: outputs)"
+        )
+    compare = commands.add_parser("compare", help="what became slower or faster since another run")
+    compare.add_argument("run", type=Path, help="folder of a run")
+    compare.add_argument(
+        "baseline",
+        type=Path,
+        nargs="?",
+        help="another one (default: the recorded run of this GPU or CPU)",
+    )
+    compare.add_argument("--all", action="store_true", help="show what has not changed too")
     commands.add_parser("readme", help="write README's figure and table from the reference run")
     options = parser.parse_args(arguments)
     if options.command == "readme":
@@ -34,7 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         update_readme(ROOT / "README.md")
         return 0
-    return _report(options)
+    if options.command == "compare":
+        from .bench.regressions import compare_runs
+
+        return compare_runs(options.run, options.baseline, everything=options.all)
+    return _nightly(options) if options.command == "nightly" else _report(options)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -54,6 +82,31 @@ def _report(options: argparse.Namespace) -> int:
     outcomes = runner.execute(jobs, directory.resolve())
     print(f"Report: {runner.publish(directory.resolve(), outcomes)}")
     return int(any(outcome.error for outcome in outcomes))
+
+
+def _nightly(options: argparse.Namespace) -> int:
+    from .report import nightly, runner
+
+    try:
+        jobs = runner.plan(options.source / "notebooks", options.source / "params", options.profile)
+    except runner.ParameterError as error:
+        print(f"predis-lab: {error}", file=sys.stderr)
+        return 2
+    return nightly.nightly(
+        jobs,
+        options.output,
+        options.profile,
+        fresh=options.fresh,
+        keep=options.keep,
+        limit_s=options.limit,
+    )
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return number
 
 
 if __name__ == "__main__":

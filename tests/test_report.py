@@ -8,6 +8,7 @@ from html import unescape
 import nbformat
 import numpy as np
 import pytest
+import tiny
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -269,41 +270,19 @@ def test_the_index_says_whether_there_was_a_gpu(samples, tmp_path, monkeypatch, 
 # ---- Running notebooks
 
 
-def notebook(*cells, parameters="size = 1  # of it\nrun_dir = ''  # where\n"):
-    found = [nbformat.v4.new_markdown_cell("# A title")]
-    if parameters is not None:
-        found.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    found += [nbformat.v4.new_code_cell(text) for text in cells]
-    spec = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    metadata = {"kernelspec": spec, "language_info": {"name": "python"}}
-    return nbformat.v4.new_notebook(cells=found, metadata=metadata)
-
-
 @pytest.fixture
 def project(tmp_path):
-    """Folders of notebooks and params; `add` puts a notebook and its parameters there."""
-
-    class Project:
-        root = tmp_path / "source"
-        notebooks, params = root / "notebooks", root / "params"
-
-        def add(self, name, *cells, yaml="size: 2\n", profile="smoke", **options):
-            nbformat.write(notebook(*cells, **options), self.notebooks / f"{name}.ipynb")
-            if yaml is not None:
-                (self.params / f"{name}.{profile}.yaml").write_text(yaml)
+    class Reported(tiny.Project):
+        run = tmp_path / "outputs" / "r"
 
         def plan(self, profile="smoke", only=None):
             return runner.plan(self.notebooks, self.params, profile, only)
 
         def report(self, *options):
-            folders = ["--source", str(self.root), "--output", str(tmp_path / "outputs")]
+            folders = ["--source", str(self.root), "--output", str(self.run.parent)]
             return cli.main(["report", *folders, "--run", "r", *options])
 
-        run = tmp_path / "outputs" / "r"
-
-    Project.notebooks.mkdir(parents=True)
-    Project.params.mkdir()
-    return Project()
+    return Reported(tmp_path / "source")
 
 
 def test_jobs_come_in_order_with_their_parameters(project):

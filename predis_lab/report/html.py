@@ -31,6 +31,11 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
         existing={
             outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()
         },
+        logs={
+            outcome.name: log.relative_to(directory).as_posix()
+            for outcome in outcomes
+            if (log := log_of(directory, outcome.name)).exists()
+        },
         claims=claims.rows(settled) if said else [],
         tally=said,
         comparisons=comparison.summary_rows(samples),
@@ -41,6 +46,11 @@ def index_page(directory: Path, outcomes: list[Outcome]) -> str:
             if figure["unit"] != "1"
         ],
     )
+
+
+def log_of(directory: Path, notebook: str) -> Path:
+    """Where a run keeps what the process of a notebook wrote, if it keeps it."""
+    return directory / "logs" / f"{notebook}.log"
 
 
 def figure_row(name: str, figure: dict[str, Any]) -> dict[str, str]:

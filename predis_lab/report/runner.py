@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 import papermill
@@ -111,30 +111,48 @@ def execute(jobs: list[Job], directory: Path) -> list[Outcome]:
     for number, job in enumerate(jobs, 1):
         name = job.notebook.stem
         print(f"[{number}/{len(jobs)}] {name}", flush=True)
-        began, error = time.monotonic(), None
-        try:
-            papermill.execute_notebook(
-                str(job.notebook),
-                str(directory / job.notebook.name),
-                parameters={**job.parameters, "run_dir": str(directory)},
-                kernel_name="python3",
-                cwd=str(ROOT),
-                execution_timeout=CELL_SECONDS,
-            )
-        except PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
-        except Exception:  # noqa: BLE001 - a kernel that dies must not take the other notebooks along
-            error = traceback.format_exc(limit=1)
-        _tidy(directory / job.notebook.name)
-        outcomes.append(Outcome(name, time.monotonic() - began, error))
+        outcomes.append(run(job, directory))
         print(
-            f"[{number}/{len(jobs)}] {name}: {error or 'done'}, {outcomes[-1].seconds:.0f} s",
+            f"[{number}/{len(jobs)}] {name}: {outcomes[-1].error or 'done'}, "
+            f"{outcomes[-1].seconds:.0f} s",
             flush=True,
         )
     return outcomes
 
 
-def _tidy(notebook: Path) -> None:
+def run(job: Job, directory: Path, log: TextIO | None = None) -> Outcome:
+    """Runs one notebook into a folder that exists; one that fails is kept as far as it came.
+
+    log:  takes what the notebook prints and the traceback of its failure, in place of a progress bar; what
+          native code writes to the kernel's descriptors goes where this process's do
+    """
+    began, error = time.monotonic(), None
+    try:
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(directory / job.notebook.name),
+            parameters={**job.parameters, "run_dir": str(directory)},
+            kernel_name="python3",
+            cwd=str(ROOT),
+            execution_timeout=CELL_SECONDS,
+            progress_bar=log is None,
+            stdout_file=log,
+            stderr_file=log,
+            # A kernel that reads its own descriptors takes a crash's last words with it.
+            extra_arguments=["--IPKernelApp.capture_fd_output=False"] if log else [],
+        )
+    except Exception as failure:  # noqa: BLE001 - a kernel that dies must not take the other notebooks along
+        if isinstance(failure, PapermillExecutionError):
+            error = f"{failure.ename}: {failure.evalue}"
+        else:
+            error = traceback.format_exc(limit=1)
+        if log:
+            traceback.print_exc(file=log)
+    tidy(directory / job.notebook.name)
+    return Outcome(job.notebook.stem, time.monotonic() - began, error)
+
+
+def tidy(notebook: Path) -> None:
     """Takes out what progress bars drew and wiped away again, and keeps images small."""
     if not notebook.exists():
         return
