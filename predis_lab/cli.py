@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="another one (default: the recorded run of this GPU or CPU)",
     )
     compare.add_argument("--all", action="store_true", help="show what has not changed too")
+    compare.add_argument(
+        "--history", type=Path, metavar="DIR", help="look for change points in this folder of runs"
+    )
     commands.add_parser("readme", help="write README's figure and table from the reference run")
     options = parser.parse_args(arguments)
     if options.command == "readme":
@@ -61,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "compare":
         from .bench.regressions import compare_runs
 
-        return compare_runs(options.run, options.baseline, everything=options.all)
+        return compare_runs(
+            options.run, options.baseline, everything=options.all, history=options.history
+        )
     return _nightly(options) if options.command == "nightly" else _report(options)
 
 
