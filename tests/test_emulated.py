@@ -26,7 +26,6 @@ MODULES = (
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
     "dlpack",  # nobody to hand anything to
-    *("0-variable", "1-fixed"),  # of `test_tiers`' oracle, which takes half a minute each
 )  # for one thread at a time
 
 

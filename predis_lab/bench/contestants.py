@@ -49,7 +49,7 @@ def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
             client.execute_command("FLUSHDB", "SYNC")
         for start in range(0, len(records), LOAD_KEYS):
             piece = slice(start, start + LOAD_KEYS)
-            client.mset(_mapping(records.keys[piece], records.values[piece]))
+            client.mset(mapping_of(records.keys[piece], records.values[piece]))
         client.close()
 
 
@@ -157,7 +157,7 @@ def writing(
     """n records a call, keys present: SET or MSET, pipelined SETs, lists and columns of Predis."""
     batches = _row_batches(len(records), n, seed)
     columns = [(records.keys.take(rows), records.values.take(rows)) for rows in batches]
-    mappings = [_mapping(*column) for column in columns]
+    mappings = [mapping_of(*column) for column in columns]
     predis = f"predis-{backend_of(cache)}"
     found: list[Contestant] = []
 
@@ -204,7 +204,7 @@ def deleting(
     keys, values = records.keys.take(taken), records.values.take(taken)
     columns = [keys[i * n : (i + 1) * n] for i in range(most)]
     lists = [column.to_pylist() for column in columns]
-    mapping = _mapping(keys, values)
+    mapping = mapping_of(keys, values)
     predis = f"predis-{backend_of(cache)}"
     found: list[Contestant] = []
 
@@ -287,7 +287,8 @@ def _pipelined(client: Any, command: str) -> Callable[[list[tuple]], list]:
     return send
 
 
-def _mapping(keys: pa.Array, values: pa.Array) -> dict[bytes, bytes]:
+def mapping_of(keys: pa.Array, values: pa.Array) -> dict[bytes, bytes]:
+    """Two columns as Redis's verbs take them; of equal keys the last stays."""
     return dict(zip(keys.to_pylist(), values.to_pylist(), strict=True))
 
 

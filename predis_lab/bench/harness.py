@@ -152,6 +152,12 @@ def comparison_table(
     return pd.DataFrame(keys, columns=list(by)).join(pd.DataFrame(judged, columns=columns))
 
 
+def noise_floor_of(samples: pd.DataFrame) -> float:
+    """The largest noise floor that the samples hold; 0 where none was measured."""
+    measured = (samples["workload"] == "a/a") & (samples["metric"] == "noise_floor")
+    return float(samples.loc[measured, "value"].max()) if measured.any() else 0.0
+
+
 def _calibrate(contestant: Contestant, block_seconds: float) -> int:
     """How many calls last a block, from calls that are not recorded; they warm up what there is to warm up too."""
     calls = 1

@@ -8,9 +8,7 @@ Imports CuPy: only for where there is a GPU.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -232,17 +230,7 @@ def compile_rungs(
         for name in rungs
         for operation in OPERATIONS
     }
-    compile_together(wanted, progress)
-
-
-def compile_together(
-    wanted: Collection[tuple[str, tuple[str, ...]]],
-    progress: Callable[[float], object] = lambda _: None,
-) -> None:
-    """Compiles modules, each with its definitions, as many at a time as there are cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda one: modules.module(*one), wanted):
-            progress(1 / len(wanted))
+    modules.prepare(wanted, progress)
 
 
 def _rows(column: Column) -> Any:

@@ -16,7 +16,7 @@ from ..gpu.memory import on_device
 from ..table import Status
 from .device_records import keys, values
 from .kernel_samples import RATE, SWEPT
-from .ladder_rates import Winner, compile_together
+from .ladder_rates import Winner
 from .launch_settings import KERNELS, Setting, parameters, usual
 from .limits import event_seconds
 from .results import Run
@@ -107,4 +107,4 @@ def compile_settings(
         for kernel, several in settings.items()
         for setting in several
     }
-    compile_together(wanted, progress)
+    modules.prepare(wanted, progress)

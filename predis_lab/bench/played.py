@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..client import Predis
-from .contestants import WrongAnswerError, backend_of, by_transport, load, rotating
+from .contestants import WrongAnswerError, backend_of, by_transport, load, mapping_of, rotating
 from .harness import Contestant, measure
 from .operations import Batch, Data, Verb
 from .results import Run
@@ -49,10 +49,7 @@ class Turn:
                     for side in (batch.write_keys, batch.write_values)
                 ]
                 writes.append((*sides, int(seconds) or None))
-        lists = [
-            (dict(zip(keys.to_pylist(), values.to_pylist(), strict=True)), ttl)
-            for keys, values, ttl in writes
-        ]
+        lists = [(mapping_of(keys, values), ttl) for keys, values, ttl in writes]
         return cls(batch.read_keys, writes, batch.read_keys.to_pylist(), lists)
 
 
@@ -133,9 +130,8 @@ def playing(
                 )
             else:
                 enter(piped, partial(_piped, client, inserts_first=inserts_first), lambda _: None)
-    table: dict[bytes, bytes] = {}
     filled = scenario.data.filled()
-    table.update(zip(filled.keys.to_pylist(), filled.values.to_pylist(), strict=True))
+    table = mapping_of(filled.keys, filled.values)
 
     def update(turn: Turn) -> None:
         for records, _ in turn.write_lists:
@@ -148,7 +144,7 @@ def playing(
 def _expected(data: Data, turn: Turn, record: np.ndarray) -> dict[bytes, bytes]:
     """What reads of records that the systems were filled with have to answer, whichever write came last."""
     known = data.records(np.unique(record[record < data.count]))
-    stored = dict(zip(known.keys.to_pylist(), known.values.to_pylist(), strict=True))
+    stored = mapping_of(known.keys, known.values)
     return {key: stored[key] for key in turn.read_list if key in stored}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from . import changepoints, results
+from .harness import noise_floor_of
 from .statistics import Comparison, compare, holm, min_blocks, speedup
 
 CELL = ["system", "workload", "params", "metric"]
@@ -118,7 +119,7 @@ def table(run: pd.DataFrame, baseline: pd.DataFrame) -> Table:
 
     run, baseline: samples, see `results.read_samples`
     """
-    floor = max(_noise_floor(run), _noise_floor(baseline))
+    floor = max(noise_floor_of(run), noise_floor_of(baseline))
     new, old = cells(run), cells(baseline)
     keys = sorted(new.keys() & old.keys())
     found = {
@@ -228,11 +229,6 @@ def _direction(key: tuple[str, ...]) -> str:
 
 def _has_ratio(*sides: np.ndarray) -> bool:
     return all((side > 0).all() for side in sides)
-
-
-def _noise_floor(samples: pd.DataFrame) -> float:
-    measured = (samples["workload"] == "a/a") & (samples["metric"] == "noise_floor")
-    return float(samples.loc[measured, "value"].max()) if measured.any() else 0.0
 
 
 def _verdict(one: Comparison, p: float, tests: int) -> str:

@@ -14,11 +14,11 @@ import cupy
 from ..columns import Column
 from ..errors import PredisError
 from .health import Turns
+from .moving import rebase, uploaded
 
 PART_ROWS = 2**16  # at once; between two parts others write
-MOST_ROWS = (
-    2**24
-)  # that wait; beyond, those announced first are let go: it is they who are looked up by now
+# That wait; beyond, those announced first are let go: it is they who are looked up by now.
+MOST_ROWS = 2**24
 NAP_S = 1e-3  # while somebody writes, and between two parts: others get the lock then
 
 # Brings up one part, from a column in any memory, as far as a number of segments hold it; how many of those are left.
@@ -97,11 +97,8 @@ class Announced:
 
 def _copied(keys: Column) -> tuple[Column, Any]:
     """A copy, and on the device the event that tells when it is there."""
-    start, stop = keys.span
-    data, offsets = keys.data[start:stop].copy(), keys.offsets
-    if offsets is not None:
-        offsets = offsets - start
-    copy = Column(data, offsets, keys.width, len(keys))
+    copy, start = uploaded(keys, lambda source: source.copy())
+    rebase(copy, start)
     if not keys.on_device:
         return copy, None
     event = cupy.cuda.Event(disable_timing=True)

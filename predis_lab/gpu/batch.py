@@ -6,8 +6,11 @@ import bisect
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..columns import Column
-from ..table import RECORD_HEADER_NBYTES
+from ..errors import DeviceFailed
+from ..table import RECORD_HEADER_NBYTES, Status
 from . import kernels
 from .memory import Segment
 from .packed import padded
@@ -46,6 +49,14 @@ class Batch:
         return kernels.LogSpan(
             segment.address + segment.used, self.begins[self.at], segment.end, earlier
         )
+
+
+def stored_in_part(status: np.ndarray, batch: Batch, failure: Exception | None) -> np.ndarray:
+    """The statuses; where something was refused on the way, raises DeviceFailed with them and with those of the rest."""
+    if failure is None:
+        return status
+    status[batch.row :] = Status.FAILED
+    raise DeviceFailed(f"the device refused: {failure}", status) from failure
 
 
 def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:

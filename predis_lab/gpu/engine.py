@@ -30,7 +30,7 @@ from ..errors import (
 from ..table import NO_CHECKSUMS, Status
 from . import usage
 from .announced import Announced
-from .batch import rows_that_fit
+from .batch import rows_that_fit, stored_in_part
 from .checksums import check, verify
 from .device import Device
 from .health import TIMEOUT_S, Health
@@ -39,7 +39,7 @@ from .memory import REFUSALS, device_bytes, on_device, raise_failure
 from .moving import mapped, on_host, rebase, uploaded
 from .packed import INT32_MAX, Packed
 from .pinned import pinned, pool
-from .pipeline import Pipeline, stored_in_part
+from .pipeline import Pipeline
 from .table import DeviceTable
 
 # A call with less traffic than this, both ways together, goes through mapped memory.

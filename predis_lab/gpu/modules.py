@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,17 @@ def module(name: str, defines: tuple[str, ...] = ()) -> Any:
     return _module(name, defines, cupy.cuda.runtime.getDevice())
 
 
-def prepare(*names: str) -> None:
-    """Has modules loaded, compiled side by side where that is to be done: not in the middle of somebody's call."""
-    with ThreadPoolExecutor(len(names), initializer=cupy.cuda.Device().use) as pool:
-        for _ in pool.map(module, names):
-            pass
+def prepare(
+    wanted: Collection[tuple[str, tuple[str, ...]]],
+    progress: Callable[[float], object] = lambda _: None,
+) -> None:
+    """Loads modules, each with its definitions, compiled where need be, as many at a time as there are cores.
+
+    progress: called with each one's share of all
+    """
+    with ThreadPoolExecutor(os.cpu_count(), initializer=cupy.cuda.Device().use) as pool:
+        for _ in pool.map(lambda one: module(*one), wanted):
+            progress(1 / len(wanted))
 
 
 def function(module: str, kernel: str, defines: tuple[str, ...] = ()) -> Any:

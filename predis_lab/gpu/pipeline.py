@@ -22,10 +22,9 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..errors import DeviceFailed, DeviceTimeout, InvalidArgument
-from ..table import Status
+from ..errors import DeviceTimeout, InvalidArgument
 from .answer import Answer
-from .batch import Batch
+from .batch import Batch, stored_in_part
 from .health import Turns
 from .memory import REFUSALS, device_bytes, from_driver, on_device
 from .moving import rebase, uploaded
@@ -392,11 +391,3 @@ class Pipeline:
         self._staging.close()
         for ring in (self._keys, self._answers, self._records):
             ring.close()
-
-
-def stored_in_part(status: np.ndarray, batch: Batch, failure: Exception | None) -> np.ndarray:
-    """The statuses; where something was refused on the way, raises DeviceFailed with them and with those of the rest."""
-    if failure is None:
-        return status
-    status[batch.row :] = Status.FAILED
-    raise DeviceFailed(f"the device refused: {failure}", status) from failure

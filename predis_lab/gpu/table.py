@@ -51,7 +51,9 @@ class DeviceTable:
         checksums: bool = False,
         health: Health | None = None,
     ):
-        prepare(*MODULES, *["tiers"] * bool(host_capacity), *["checksum"] * checksums)
+        # Not in the middle of somebody's call.
+        names = *MODULES, *["tiers"] * bool(host_capacity), *["checksum"] * checksums
+        prepare([(name, ()) for name in names])
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
         self._unreported = 0  # rows inserted by launches that nobody has waited for yet

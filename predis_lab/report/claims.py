@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..bench.harness import noise_floor_of
 from ..bench.statistics import ALPHA, Interval, cliffs_delta, holm, ratio_interval
 from . import comparison
 
@@ -75,7 +76,7 @@ class Settled:
 
 def settle(samples: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> list[Settled]:
     """Each claim, in order; Redis at the better of its transports, cell by cell."""
-    floor, rates = comparison.noise_floor(samples), _rates(samples)
+    floor, rates = noise_floor_of(samples), _rates(samples)
     sides = [(claim, _sides(rates, claim)) for claim in claims]
     tests = [_p(*found, claim.least) for claim, found in sides if found]
     corrected = iter(holm(tests))

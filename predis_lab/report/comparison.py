@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..bench.harness import POOLED, comparison_table
+from ..bench.harness import POOLED, comparison_table, noise_floor_of
 from ..bench.results import Run
 from ..bench.statistics import Comparison, judge
 from . import units
@@ -96,12 +96,6 @@ def pooled_latencies(samples: pd.DataFrame, workload: str, records: str, keys: i
     return chosen.pivot(index="system", columns="metric", values="value").reindex(columns=POOLED)
 
 
-def noise_floor(samples: pd.DataFrame) -> float:
-    """The largest noise floor that the samples hold; 0 where none was measured."""
-    floors = samples.loc[samples["metric"] == "noise_floor", "value"]
-    return float(floors.max()) if len(floors) else 0.0
-
-
 def at_redis_best(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `against` in which Redis was asked in the way that served it best, cell by cell and face by face."""
     if not len(table):
@@ -129,7 +123,7 @@ def summary_rows(samples: pd.DataFrame) -> list[dict[str, str]]:
     """Predis against Redis at its best, as text for a table; empty where a run holds no comparison."""
     if not len(samples) or not set(CELL) <= set(samples.columns):
         return []
-    floor = noise_floor(samples)
+    floor = noise_floor_of(samples)
     samples = samples[samples["keys"].notna()]
     table = at_redis_best(against(samples, default_pairs(samples), noise_floor=floor))
     rates = best_transport(samples)

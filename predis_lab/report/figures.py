@@ -138,7 +138,7 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
         colour, marker, name = look(str(candidate))
         style = "--" if way == "pipeline" else "-"
         axes.plot(rows["keys"], rows["ratio"], style, color=colour, linewidth=1.6,
-                  label=f"{name} / Redis, {'pipeline' if way == 'pipeline' else 'one command'}")  # fmt: skip
+                  label=_against(name, str(way)))  # fmt: skip
         axes.vlines(rows["keys"], rows["low"], rows["high"], color=colour, linewidth=1.6)
         for row in rows.itertuples():
             claimed = row.verdict in ("faster", "slower")
@@ -162,15 +162,14 @@ def ratios_by_workload(table: pd.DataFrame, keys: int, title: str) -> Figure:
     pairs = chosen.groupby(["candidate", "baseline"], sort=False)
     for number, ((candidate, baseline), rows) in enumerate(pairs):
         colour, marker, name = look(str(candidate))
-        how = way_of(str(baseline))
+        way = way_of(str(baseline))
+        style: Any = ":" if way == "pipeline" else "-"
         at = rows["records"].map(places) + 0.13 * (number - (len(pairs) - 1) / 2)
-        axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.6,
-                    linestyle=":" if how == "pipeline" else "-")  # fmt: skip
+        axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.6, linestyle=style)
         claimed = rows["verdict"].isin(["faster", "slower"])
         for these, face in ((claimed, colour), (~claimed, "white")):
             axes.plot(rows["ratio"][these], at[these], marker, color=colour, markerfacecolor=face, markersize=6)  # fmt: skip
-        axes.plot([], [], marker, color=colour, linestyle=":" if how == "pipeline" else "-",
-                  label=f"{name} / Redis, {'pipeline' if how == 'pipeline' else 'one command'}")  # fmt: skip
+        axes.plot([], [], marker, color=colour, linestyle=style, label=_against(name, way))
     axes.set_yticks(range(len(order)), order, color=INK)
     axes.set(xscale="log", xlabel="times Redis's rate")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
@@ -291,6 +290,10 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
     _counts(axes, rates[by])
     legend_beside(axes)
     return figure
+
+
+def _against(name: str, way: str) -> str:
+    return f"{name} / Redis, {'pipeline' if way == 'pipeline' else 'one command'}"
 
 
 def legend_beside(axes: Axes) -> None:

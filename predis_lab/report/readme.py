@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..bench.harness import noise_floor_of
 from ..bench.limits import TABLE
 from ..bench.results import (
     ROOT,
@@ -43,7 +44,7 @@ def update_readme(readme: Path) -> None:
 
 def _compared(reference: Path):
     samples = read_samples(reference)
-    floor = comparison.noise_floor(samples)
+    floor = noise_floor_of(samples)
     cells = samples[(samples["records"] == RECORDS) & (samples["workload"] == "get")]
     return comparison.against(cells, comparison.default_pairs(cells), noise_floor=floor)
 

@@ -153,7 +153,7 @@ def scenarios(chosen: Sequence[Scenario], n: int) -> HTML:
         made = scenario.operations(n)
         told = scenario.data.records(np.arange(min(scenario.data.count, 1000))).describe()
         mix = ", ".join(
-            f"{share:.0%} {verb.name.lower().replace('_', '-')}".replace("%", " %")
+            f"{100 * share:.0f} % {verb.name.lower().replace('_', '-')}"
             for verb, share in made.mix().items()
         )
         popular = np.bincount(made.record).max() / len(made)
