@@ -3,6 +3,7 @@
 import doctest
 import json
 import math
+import multiprocessing
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,32 @@ def test_notebooks_in_one_folder_keep_each_others_results(tmp_path):
     one.save()
     assert set(results.read_figures(tmp_path)) == {"one_rate", "one_more", "two_rate"}
     assert sorted(results.read_samples(tmp_path).workload) == ["one", "two"]
+
+
+def save_often(directory, notebook, gate):
+    with pytest.MonkeyPatch.context() as patch:
+        machine = {"recorded_at": "now", "commit": "c"}
+        patch.setattr(results, "describe_machine", lambda: dict(machine))  # slow, and not the point
+        gate.wait()
+        for number in range(50):
+            run = results.Run.open(directory, notebook=f"{notebook}{number}")
+            run.add_figure(run.notebook, number, "1")
+            run.save([{"name": run.notebook}])
+
+
+def test_notebooks_may_save_to_one_folder_at_the_same_time(tmp_path):
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(2)
+    saving = [context.Process(target=save_often, args=(tmp_path, name, gate)) for name in "ab"]
+    for process in saving:
+        process.start()
+    for process in saving:
+        process.join(60)
+        assert process.exitcode == 0
+    expected = {f"{name}{number}" for name in "ab" for number in range(50)}
+    assert set(results.read_figures(tmp_path)) == expected
+    environment = results.read_environment(tmp_path)
+    assert set(environment["notebooks"]) == set(environment["servers"]) == expected
 
 
 def test_servers_of_all_notebooks_are_remembered(tmp_path):

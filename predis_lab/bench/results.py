@@ -9,10 +9,12 @@ Notebooks write here; reports read here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,12 +153,20 @@ class Run:
         )
 
     def save(self, servers: Iterable[dict] = ()) -> None:
-        """Writes samples, figures and environment; earlier notebooks' figures in the same folder stay."""
+        """Writes samples, figures and environment; other notebooks' figures in the same folder stay.
+
+        Notebooks may write to one folder at the same time: each waits for its turn.
+        """
+        environment = describe_machine()
+        with _alone_in(self.directory):
+            self._save(environment, servers)
+
+    def _save(self, environment: dict[str, Any], servers: Iterable[dict]) -> None:
         temporary = self.directory / f".samples.{self.notebook}.parquet"
         pq.write_table(self.table(), temporary, compression="zstd")
         os.replace(temporary, self.directory / f"samples.{self.notebook}.parquet")
         _write_json(self.directory / "figures.json", read_figures(self.directory) | self.figures)
-        environment, known = describe_machine(), read_environment(self.directory)
+        known = read_environment(self.directory)
         environment["servers"] = known.get("servers", {}) | {
             server["name"]: server for server in servers
         }
@@ -202,6 +212,17 @@ def _check(name: str, value: float, unit: str) -> None:
         raise ResultError(f"{name}: a unit is one of {', '.join(UNITS)}, not {unit!r}")
     if not math.isfinite(value):
         raise ResultError(f"{name}: {value} is no measurement")
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Holds a run's folder against other processes; the system lets go of it for a process that dies."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _read_json(path: Path) -> dict:
