@@ -78,12 +78,15 @@ __device__ __forceinline__ const u8* row(const Column& column, u64 i, u64& nbyte
 
 // ---- Bytes --------------------------------------------------------------------------------------------------
 
-// Whose bytes are read decides how: a column's through L1, the log's past it.
+// Whose bytes are read decides how: a column's through L1, unless it may change while a kernel runs, the log's past it.
 enum Memory { COLUMN, LOG };
+#ifndef LOAD_COLUMN
+#define LOAD_COLUMN __ldg
+#endif
 
 template <Memory FROM, class T>
 __device__ __forceinline__ T load(const T* p) {
-    if (FROM == COLUMN) return __ldg(p);
+    if (FROM == COLUMN) return LOAD_COLUMN(p);
     return __ldcg(p);
 }
 

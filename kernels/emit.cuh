@@ -42,9 +42,10 @@ __device__ __forceinline__ void store_offset(const Output& out, u64 i, u64 offse
 }
 
 // Writes the tile's rows, `rows_per_thread` for each thread, once all have been brought. One pass over the data:
-// the tile's place in the output comes from the tiles before it while their bytes are still being copied.
-__device__ __forceinline__ void emit(
-    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 rows_per_thread) {
+// the tile's place in the output comes from the tiles before it while their bytes are still being copied, or is
+// `begin` where one block writes all of them in turn. Returns where the next tile begins then.
+__device__ __forceinline__ u64 emit(
+    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 rows_per_thread, u64 begin = 0) {
     u32 t = threadIdx.x, count = TILE * rows_per_thread;
     u64 first = tile * count;
     __syncthreads();
@@ -54,7 +55,7 @@ __device__ __forceinline__ void emit(
     u64 before = block_scan(own, tile_nbytes);
     if (t < 32) {
         u64 start = look_back(states, tile, tile_nbytes);
-        if (t == 0) rows.tile_start = start;
+        if (t == 0) rows.tile_start = begin + start;
     }
     for (u32 k = 0; k < rows_per_thread; ++k) {
         rows.starts[t * rows_per_thread + k] = before;
@@ -67,9 +68,10 @@ __device__ __forceinline__ void emit(
         store_offset(out, n, start + tile_nbytes);
         *out.total = start + tile_nbytes;
     }
-    if (start + tile_nbytes > out.capacity) return;
+    if (start + tile_nbytes > out.capacity) return start + tile_nbytes;
     u32 lanes = lanes_per_row(tile_nbytes, count), lane = t % lanes;
     for (u32 r = t / lanes; r < count; r += TILE / lanes) {
         copy_row<LOG>(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
     }
+    return start + tile_nbytes;
 }

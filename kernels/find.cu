@@ -9,7 +9,7 @@
 //
 // Bytes moved per found key of k bytes with a value of v: k (query) + 64 (bucket) + 16 + k + v (record) + v (result) + 4
 // (offset) + 1/8 (validity); the bucket and the record are the two random accesses.
-#include "emit.cuh"
+#include "reading.cuh"
 #include "records.cuh"
 
 
@@ -23,21 +23,10 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     __shared__ Rows rows;
     __shared__ Lookups lookups[WARPS];
     Output out = {values, capacity, value_offsets, wide, validity, total};
-    u64 tile = take_ticket((u32*)ticket), first = tile * TILE * rows_per_thread;
-    for (u32 r = threadIdx.x; r < TILE * rows_per_thread; r += TILE) {
-        const u8* from = nullptr;
-        u64 nbytes = 0;
-        bool wanted = first + r < n;
-        Key key = wanted ? load_key({key_data, key_offsets, key_stride}, first + r) : Key{};
-        u8* record;
-        Header header;
-        if (find_record(lookups[threadIdx.x / 32], key, wanted, index, buckets, record, header) && alive(header, now)) {
-            from = record + HEADER + key.nbytes;
-            nbytes = header.value_nbytes;
-        }
-        bring(rows, out, first, n, r, from, nbytes);
-    }
-    emit(rows, out, states, tile, n, rows_per_thread);
+    u64 tile = take_ticket((u32*)ticket);
+    find_tile(
+        lookups[threadIdx.x / 32], rows, {key_data, key_offsets, key_stride}, n, index, buckets, now, out, tile,
+        rows_per_thread, states);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
@@ -125,13 +114,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(
     u8* present,     // one byte per key, 1 or 0; or null
     i64* expiry) {   // ms since the epoch, -1 never, -2 absent; or null
     __shared__ Lookups lookups[WARPS];
-    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
-    Key key = i < n ? load_key({key_data, key_offsets, key_stride}, i) : Key{};
-    u8* record;
-    Header header;
-    bool found = find_record(lookups[threadIdx.x / 32], key, i < n, index, buckets, record, header);
-    if (i >= n) return;
-    found = found && alive(header, now);
-    if (present) present[i] = found;
-    if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
+    peek_row(
+        lookups[threadIdx.x / 32], {key_data, key_offsets, key_stride}, (u64)blockIdx.x * TILE + threadIdx.x, n, index,
+        buckets, now, present, expiry);
 }

@@ -13,6 +13,7 @@ def make_table(
     host_capacity_nbytes: int = 0,
     checksums: bool = False,
     timeout_s: float = TIMEOUT_S,
+    doorbell: bool = False,
 ) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
@@ -21,7 +22,9 @@ def make_table(
         try:
             from .gpu.engine import DeviceEngine
 
-            return DeviceEngine(capacity_nbytes, host_capacity_nbytes, checksums, timeout_s)
+            return DeviceEngine(
+                capacity_nbytes, host_capacity_nbytes, checksums, timeout_s, doorbell
+            )
         except ImportError as error:
             if backend == "cuda":
                 raise DeviceUnavailable(f"CuPy is not installed here: {error}") from error

@@ -30,7 +30,7 @@ from .errors import DeviceFailed, InvalidArgument, UnsupportedType
 from .glob import compile_glob
 from .gpu.health import TIMEOUT_S
 from .hot import HotTier
-from .table import ABSENT, NEVER, NO_BYTES, InsertReport, Table
+from .table import ABSENT, NEVER, NO_BYTES, InsertReport, Status, Table
 
 # Seconds between two steps of `compact`: a lock that is taken again at once goes to whoever gave it back.
 BREATH_SECONDS = 1e-4
@@ -59,6 +59,8 @@ class Predis:
     timeout_s:         how long a step on the device may take before DeviceTimeout is raised
     hot_bytes:         as much host memory, or text, for copies of small records that `get` read or `set` wrote of late, which
                        `get` then answers without the device; 0: none. Never older than the record, whoever writes
+    doorbell:          whether calls of a few keys are answered by a block that stays on the device for some milliseconds
+                       at a time, without a launch for each
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
     `predis_lab.errors` before anything is stored. Any thread may call any verb; of a batch of many megabytes each
@@ -75,12 +77,15 @@ class Predis:
         checksums: bool = False,
         timeout_s: float = TIMEOUT_S,
         hot_bytes: int | str = 0,
+        doorbell: bool = False,
     ):
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
         nbytes = parse_capacity(capacity), parse_capacity(host_capacity, least=0)
         hot_nbytes = parse_capacity(hot_bytes, least=0)
-        self._table: Table = make_table(nbytes[0], backend, nbytes[1], checksums, timeout_s)
+        self._table: Table = make_table(
+            nbytes[0], backend, nbytes[1], checksums, timeout_s, doorbell
+        )
         self._hot = HotTier(hot_nbytes) if hot_nbytes else None
         self._decode = decode_responses
         self._lock = self._table.lock
@@ -212,7 +217,7 @@ class Predis:
                 if value is not None and hot.takes(key, value):
                     expires_at = NEVER
                     if table.has_expiry:
-                        expires_at = int(table.expiry(Column.of([key]), now)[0])
+                        expires_at = int(table.expiry(Column.single(key), now)[0])
                     if expires_at != ABSENT:
                         hot.keep(key, (value, expires_at), version)
         return value
@@ -234,7 +239,7 @@ class Predis:
         key, data = encode_key(name), encode_value(value)
         if nx and xx:
             raise InvalidArgument("nx and xx exclude each other")
-        keys = Column.of([key])
+        keys = Column.single(key)
         call = WriteCall(self, keys)
         with call as table:
             now = now_ms()
@@ -245,7 +250,9 @@ class Predis:
                 return answer if get else None
             if keepttl:
                 expire_at = max(NEVER, int(table.expiry(keys, now)[0]))
-            InsertReport(table.insert(keys, Column.of([data]), expire_at, now)).raise_for_status()
+            status = table.put(key, data, expire_at, now)
+            if status > Status.UPDATED:
+                InsertReport(np.array([status], np.int8)).raise_for_status()
             call.left = key, (data, expire_at)
         return answer
 
@@ -267,11 +274,11 @@ class Predis:
 
     def delete(self, *names: Any) -> int:
         """How many of the keys were there."""
-        return int(self.erase(encode_column(names, encode_key)).sum())
+        return int(self.erase(_name_column(names)).sum())
 
     def exists(self, *names: Any) -> int:
         """How many of the keys are there; a key named twice counts twice."""
-        return int(self.contains(encode_column(names, encode_key)).sum())
+        return int(self.contains(_name_column(names)).sum())
 
     # ---- Redis: expiry
 
@@ -302,7 +309,7 @@ class Predis:
     def _expire(self, name: Any, ttl_ms: int, nx: bool, xx: bool, gt: bool, lt: bool) -> bool:
         if (nx and (xx or gt or lt)) or (gt and lt):
             raise InvalidArgument("nx excludes xx, gt and lt; gt excludes lt")
-        keys = Column.of([encode_key(name)])
+        keys = Column.single(encode_key(name))
         with WriteCall(self, keys) as table:
             now = now_ms()
             old, new = int(table.expiry(keys, now)[0]), checked_expiry(now + ttl_ms)
@@ -317,7 +324,7 @@ class Predis:
 
     def persist(self, name: Any) -> bool:
         """Removes the time to live; False where there is none."""
-        keys = Column.of([encode_key(name)])
+        keys = Column.single(encode_key(name))
         with WriteCall(self, keys) as table:
             now = now_ms()
             return int(table.expiry(keys, now)[0]) >= 0 and bool(table.expire(keys, NEVER, now)[0])
@@ -329,7 +336,7 @@ class Predis:
 
     def pttl(self, name: Any) -> int:
         """Milliseconds to live; -1 without expiry, -2 where there is no such key."""
-        keys = Column.of([encode_key(name)])
+        keys = Column.single(encode_key(name))
         with self._open() as table:
             now = now_ms()
             moment = int(table.expiry(keys, now)[0])
@@ -449,3 +456,8 @@ class Predis:
 
     def _answer(self, value: bytes | None) -> Any:
         return value.decode() if self._decode and value is not None else value
+
+
+def _name_column(names: tuple) -> Column:
+    """The names of one call: often there is but one, which is not worth packing."""
+    return Column.single(encode_key(names[0])) if len(names) == 1 else encode_column(names, encode_key)  # fmt: skip

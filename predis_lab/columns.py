@@ -69,6 +69,11 @@ class Column:
         return _from_list(rows if isinstance(rows, list) else list(rows))
 
     @classmethod
+    def single(cls, row: bytes) -> Column:
+        """A column of this one row."""
+        return cls(np.frombuffer(row, np.uint8), None, len(row), 1)
+
+    @classmethod
     def packed(cls, data: Any, offsets: Any) -> Column:
         """A variable-length column over arrays the caller already has, e.g. CuPy arrays on the device.
 

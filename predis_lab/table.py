@@ -133,6 +133,9 @@ class Table(Protocol):
         DeviceFailed: with the statuses, unless nothing was stored or what was can't be told.
         """
 
+    def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
+        """As `insert` for one record; its `Status`."""
+
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key: whether it was there. Of equal keys exactly one is told True."""
 
@@ -230,6 +233,9 @@ class HostTable:
         ):
             return self._insert_plainly(rows, data, expire_at_ms)
         return self._insert_with_care(rows, data, expire_at_ms, now_ms)
+
+    def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
+        return int(self._insert_with_care([key], [value], expire_at_ms, now_ms)[0])
 
     def _insert_plainly(
         self, keys: list[bytes], values: list[bytes], expire_at_ms: int
@@ -376,6 +382,9 @@ class CheckedHostTable(HostTable):
             if fate in (Status.STORED, Status.UPDATED):
                 self._checksums[key] = _checksum(key, value)
         return status
+
+    def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
+        return int(self.insert(Column.of([key]), Column.of([value]), expire_at_ms, now_ms)[0])
 
     def clear(self) -> None:
         super().clear()

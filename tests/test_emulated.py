@@ -21,7 +21,7 @@ MODULES = (
     ("conformance", "client", "hot", "device_table", "modules", "pinned", "staging"),
     ("checksums", "ladder", "kernel_samples", "counted", "bulk", "state_machine"),
     ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "memory"),
-    ("announced", "tier_room"),
+    ("announced", "tier_room", "doorbell", "doorbell_verbs"),
 )
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
@@ -49,7 +49,9 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
 @needs_compiler
 @needs_x86
 @pytest.mark.parametrize(
-    "modules", [("pipeline", "pipeline_failures", "staging"), ("device_table",)], ids="-".join
+    "modules",
+    [("pipeline", "pipeline_failures", "staging"), ("device_table",), ("doorbell",)],
+    ids="-".join,
 )
 def test_host_code_keeps_in_order_what_the_device_does_later(modules, tmp_path):
     """The same with streams that fall behind, each in its own time: for what goes through several of them."""

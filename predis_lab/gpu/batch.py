@@ -6,9 +6,10 @@ import bisect
 from dataclasses import dataclass, field
 from typing import Any
 
+import cupy
 import numpy as np
 
-from ..columns import Column
+from ..columns import MAX_VALUE_NBYTES, Column
 from ..errors import DeviceFailed
 from ..table import RECORD_HEADER_NBYTES, Status
 from . import kernels
@@ -92,3 +93,12 @@ def _payload(column: Column, start: int, stop: int) -> int:
     if column.offsets is None:
         return (stop - start) * column.width
     return int(column.offsets[stop]) - int(column.offsets[start])
+
+
+def too_large(values: Column) -> np.ndarray | None:
+    """bool per row, or None where no value is too long to be stored."""
+    if values.nbytes <= MAX_VALUE_NBYTES or values.lengths_range()[1] <= MAX_VALUE_NBYTES:
+        return None  # the first test alone settles nearly every batch
+    if values.offsets is None:
+        return np.ones(len(values), np.bool_)
+    return cupy.asnumpy(values.offsets[1:] - values.offsets[:-1]) > MAX_VALUE_NBYTES

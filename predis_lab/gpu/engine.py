@@ -1,7 +1,8 @@
 """DeviceEngine: the Table protocol on a GPU. Chooses the way for each call.
 
-Small calls read keys from and write answers to mapped pinned memory inside the one kernel they launch. Larger ones with
-columns in host memory go through `pipeline`. Columns on the device stay there, on the stream they were made on.
+A few keys are asked for at the `doorbell` where there is one and the device is idle. Other small calls read keys from and
+write answers to mapped pinned memory inside the one kernel they launch. Larger ones with columns in host memory go through
+`pipeline`. Columns on the device stay there, on the stream they were made on.
 
 A call is made with `lock` held, and leaves it while it waits for the device: other callers get through meanwhile. Writers
 take their turns.
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from cupy.cuda.runtime import CUDARuntimeError
 
-from ..columns import MAX_VALUE_NBYTES, Column, dense_rows
+from ..columns import Column, dense_rows
 from ..errors import (
     CorruptRecord,
     DeviceFailed,
@@ -30,15 +31,16 @@ from ..errors import (
 from ..table import NO_CHECKSUMS, Status
 from . import usage
 from .announced import Announced
-from .batch import rows_that_fit, stored_in_part
+from .batch import rows_that_fit, stored_in_part, too_large
 from .checksums import check, verify
 from .device import Device
+from .doorbell import Doorbell, NotServedError
 from .health import TIMEOUT_S, Health
 from .maintenance import compact_step
 from .memory import REFUSALS, device_bytes, on_device, raise_failure
 from .moving import mapped, on_host, rebase, uploaded
 from .packed import INT32_MAX, Packed
-from .pinned import pinned, pool
+from .pinned import pinned
 from .pipeline import Pipeline
 from .table import DeviceTable
 
@@ -48,6 +50,8 @@ CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the de
 CHUNK_ROWS = 2**24
 # Per step of a scan at least: a launch costs more than reading a few thousand slots.
 SCAN_SLOTS = 2**14
+
+_UNANSWERED = object()  # by the doorbell
 
 _abandoned: list[Any] = []  # closed while the device was stuck: it may still use their memory
 
@@ -66,6 +70,7 @@ class DeviceEngine:
     """A table of `capacity_nbytes` on the current device, buffers included, and more on the host; see `Table` for the verbs.
 
     timeout_s:  how long one step on the device may take before DeviceTimeout is raised
+    doorbell:   whether a few keys are asked of a block that stays on the device
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class DeviceEngine:
         host_capacity_nbytes: int = 0,
         checksums: bool = False,
         timeout_s: float = TIMEOUT_S,
+        doorbell: bool = False,
     ):
         check_device()
         self.health = Health(timeout_s, raise_failure)
@@ -87,6 +93,8 @@ class DeviceEngine:
                 capacity_nbytes - buffers, host_capacity_nbytes, checksums, self.health
             )
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
+            # With checksums records are checked, and sealed, by launches of their own.
+            self.doorbell = Doorbell(self.table) if doorbell and not checksums else None
         self._read_last: Column | None = None
         self._announced = Announced(self._bring, self.pipeline.writing)
 
@@ -97,7 +105,11 @@ class DeviceEngine:
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
-        keys = Column(np.frombuffer(key, np.uint8), None, len(key), 1)
+        with self._guard:
+            value = self._ring("get", key, now_ms)
+        if value is not _UNANSWERED:
+            return value
+        keys = Column.single(key)
         longest = self.table.max_value_nbytes
         if longest <= SMALL_NBYTES:
             with self._guard:
@@ -112,6 +124,9 @@ class DeviceEngine:
             self._check(keys, now_ms)
             if keys.on_device:
                 return self._find_on_device(keys, now_ms).column
+            answer = self._ring("find", keys, now_ms)
+            if answer is not _UNANSWERED:
+                return answer
             guess = self._guess_nbytes(len(keys))
             if keys.nbytes + guess <= SMALL_NBYTES:
                 packed = self._find_small(keys, now_ms, guess)
@@ -204,12 +219,18 @@ class DeviceEngine:
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard:
+            answer = self._ring("contains", keys, now_ms)
+            if answer is not _UNANSWERED:
+                return answer
             return self._per_key(
                 keys, np.bool_, lambda column, out: self.table.peek(column, now_ms, present=out)
             )
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard:
+            answer = self._ring("expiry", keys, now_ms)
+            if answer is not _UNANSWERED:
+                return answer
             return self._per_key(
                 keys, np.int64, lambda column, out: self.table.peek(column, now_ms, expiry=out)
             )
@@ -243,23 +264,34 @@ class DeviceEngine:
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         with self._guard, self.health.holding(self.pipeline.writing):
-            too_large = _too_large(values)
-            if too_large is None:
+            refused = too_large(values)
+            if refused is None:
                 return self._insert(keys, values, expire_at_ms, now_ms)
             status = np.full(len(keys), Status.TOO_LARGE, np.int8)
-            fits = pa.array(~too_large)
+            fits = pa.array(~refused)
             keys, values = (
                 Column.of(on_host(column).to_arrow().filter(fits)) for column in (keys, values)
             )
             try:
-                status[~too_large] = self._insert(keys, values, expire_at_ms, now_ms)
+                status[~refused] = self._insert(keys, values, expire_at_ms, now_ms)
             except DeviceFailed as error:
                 if error.status is not None:
-                    status[~too_large], error.status = error.status, status
+                    status[~refused], error.status = error.status, status
                 raise
             return status
 
+    def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
+        with self._guard, self.health.holding(self.pipeline.writing):
+            answer = self._ring("put", key, value, expire_at_ms, now_ms)
+            if answer is not _UNANSWERED:
+                return answer
+            keys, values = Column.single(key), Column.single(value)
+            return int(self._insert(keys, values, expire_at_ms, now_ms)[0])
+
     def _insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        answer = self._ring("insert", keys, values, expire_at_ms, now_ms)
+        if answer is not _UNANSWERED:
+            return answer
         small = not keys.on_device and not values.on_device
         if small and keys.nbytes + values.nbytes > SMALL_NBYTES:
             # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
@@ -292,6 +324,9 @@ class DeviceEngine:
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard, self.health.holding(self.pipeline.writing):
+            answer = self._ring("erase", keys, now_ms)
+            if answer is not _UNANSWERED:
+                return answer
             return self._per_key(
                 keys, np.bool_, lambda column, out: self.table.erase(column, now_ms, out)
             )
@@ -316,24 +351,8 @@ class DeviceEngine:
     # ---- What it is
 
     def memory(self) -> dict[str, int | float]:
-        told, buffers = usage.of_table(self.table), Pipeline.nbytes(self._capacity)
-        memory = {
-            **told,
-            "capacity": self._capacity,
-            "used": buffers + told["used"],
-            "taken": buffers + told["taken"],
-            "buffers": buffers,
-            "pinned_used": pool.used_nbytes,
-            "pinned_free": pool.free_nbytes,
-            **usage.of_pools(),
-        }
-        tiers = self.table.tiers
-        if tiers.capacity:
-            with self._stream:
-                memory |= tiers.memory()
-            memory["capacity"] += tiers.host.capacity
-            memory["used"] += tiers.host.nbytes_in_use
-        return memory
+        with self._stream:
+            return usage.of_engine(self.table, self._capacity, Pipeline.nbytes(self._capacity))
 
     def stats(self) -> dict[str, int]:
         if not self.table.tiers.capacity:
@@ -343,22 +362,7 @@ class DeviceEngine:
             return self.table.tiers.stats() | {f"prefetch_{name}": n for name, n in pending.items()}
 
     def transfers(self) -> dict[str, float]:
-        """What bulk calls have moved across the link: bytes, seconds, bytes per second."""
-        told, theory = self.pipeline.transfers, Device.current().link_bandwidth
-        moved = told.uploaded_nbytes + told.downloaded_nbytes
-        mean = moved / told.busy_s if told.busy_s else 0.0
-        return {
-            "calls": told.calls,
-            "uploaded_bytes": told.uploaded_nbytes,
-            "downloaded_bytes": told.downloaded_nbytes,
-            "busy_seconds": told.busy_s,
-            "mean_bandwidth": mean,
-            "peak_bandwidth": told.peak_bandwidth,
-            "link_bandwidth": theory or 0.0,
-            "link_utilisation": mean / theory if theory else 0.0,
-            "stalled_seconds": self.health.waited_s,
-            "pageable_buffers": pool.refused,
-        }
+        return usage.of_link(self.pipeline.transfers, self.health.waited_s)
 
     def describe(self) -> dict[str, str]:
         return {"backend": "cuda", "device": Device.current().name}
@@ -376,6 +380,8 @@ class DeviceEngine:
         if self.health.stuck is not None and not self.health.stuck[0].done:
             _abandoned.append((self.table, self.pipeline, self.health))
             return
+        if self.doorbell is not None:
+            self.doorbell.close()
         with self._stream:
             self.table.close()
         self.pipeline.close()
@@ -385,6 +391,15 @@ class DeviceEngine:
     @property
     def _guard(self) -> _Guard:
         return _Guard(self)
+
+    def _ring(self, verb: str, *asked: Any) -> Any:
+        """What the doorbell answers, or _UNANSWERED where another way has to be gone."""
+        if self.doorbell is None:
+            return _UNANSWERED
+        try:
+            return getattr(self.doorbell, verb)(*asked)
+        except NotServedError:
+            return _UNANSWERED
 
     def _per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
         """One answer of `dtype` per key, written by `fill(column, answers)`."""
@@ -439,12 +454,3 @@ class _Guard:
 
 def _pinned_bytes(nbytes: int) -> Any:
     return pinned(nbytes, np.uint8)
-
-
-def _too_large(values: Column) -> np.ndarray | None:
-    """bool per row, or None where no value is too long."""
-    if values.nbytes <= MAX_VALUE_NBYTES or values.lengths_range()[1] <= MAX_VALUE_NBYTES:
-        return None  # the first test alone settles nearly every batch
-    if values.offsets is None:
-        return np.ones(len(values), np.bool_)
-    return cupy.asnumpy(values.offsets[1:] - values.offsets[:-1]) > MAX_VALUE_NBYTES

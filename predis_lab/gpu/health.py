@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import DeviceTimeout
 
@@ -77,14 +77,18 @@ class Health:
             while not awaited.done:
                 waited = time.perf_counter() - began
                 if waited > self.timeout_s:
-                    self.stuck = awaited, stage
-                    raise DeviceTimeout(
-                        f"the device has not finished {stage} within {self.timeout_s:g} s; "
-                        "calls are refused until it has"
-                    )
+                    self.give_up(awaited, stage)
                 self._check(awaited)  # what has failed is never done
                 time.sleep(0 if waited < _EAGER_S else _NAP_S)
         self.waited_s += time.perf_counter() - began
+
+    def give_up(self, awaited: Any, stage: str) -> NoReturn:
+        """Raises DeviceTimeout, as every call does from now on until that is done."""
+        self.stuck = awaited, stage
+        raise DeviceTimeout(
+            f"the device has not finished {stage} within {self.timeout_s:g} s; "
+            "calls are refused until it has"
+        )
 
     def check(self) -> None:
         """Raises DeviceTimeout while what was stuck still is."""
@@ -109,13 +113,23 @@ class Health:
         finally:
             self.lock.acquire()
 
-    @contextmanager
-    def holding(self, lock: threading.Lock | Turns) -> Iterator[None]:
+    def holding(self, lock: threading.Lock | Turns) -> Holding:
         """Another lock, waited for without keeping this one."""
-        if not lock.acquire(blocking=False):
-            with self.unlocked():
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return Holding(self, lock)
+
+
+class Holding:
+    """A lock held for a block of code; see `Health.holding`."""
+
+    __slots__ = ("_health", "_lock")
+
+    def __init__(self, health: Health, lock: threading.Lock | Turns):
+        self._health, self._lock = health, lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            with self._health.unlocked():
+                self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "doorbell",
     "checksum",
     "tiers",
     "limits",

@@ -66,6 +66,7 @@ class DeviceTable:
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
         self._states = on_device(0, np.uint64)
         self._stream: Any = None
+        self._idle = False  # whether it is known that nothing is under way
         self.epoch = 0  # of the index: a slot number means nothing in the next one
         self.clear()
 
@@ -392,7 +393,8 @@ class DeviceTable:
     def enter(self) -> Any:
         """The current stream, made to wait for what this table did on another one."""
         if self._unread and self.health.stuck is None:
-            self._take_report()
+            self.take_report()
+        self._idle = False
         stream = cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
             stream.wait_event(self._stream.record())
@@ -415,7 +417,7 @@ class DeviceTable:
         except DeviceTimeout:
             self._unread = True
             raise
-        return self._take_report()
+        return self.take_report()
 
     def _read_reports(self, stream: Any, *, brief: bool = False) -> None:
         """Waits for the launches that nobody has waited for; where the device is stuck, whoever calls next does."""
@@ -426,7 +428,18 @@ class DeviceTable:
         else:
             self.health.stuck, self._unread = (stream, "a write"), True
 
-    def _take_report(self) -> int:
+    def is_idle(self) -> bool:
+        """Whether all that was launched is done, and has been reported: who then asks in no stream's order sees the same."""
+        if not self._idle and not self._unread and not self._unreported:
+            self._idle = self._stream is None or self._stream.done
+        return self._idle
+
+    def leave_unread(self) -> None:
+        """For whoever calls next: a write may have gone on, and its report is still to come."""
+        self._unread, self._idle = True, False
+
+    def take_report(self) -> int:
+        """Takes over the counters that a write has reported; the bytes it used of the log."""
         self._unread, self._unreported = False, 0
         *counters, used = self.report.tolist()
         entries, self.live_nbytes, _, longest, shortest_complement = counters

@@ -1,4 +1,4 @@
-"""What memory a table and the pools beside it hold, by purpose. Called by `engine.memory`."""
+"""What memory a table and the pools beside it hold, by purpose, and what has crossed the link. Called by `engine`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,52 @@ from typing import TYPE_CHECKING
 import cupy
 from cupy.cuda import runtime
 
+from .device import Device
+from .pinned import pool
+
 if TYPE_CHECKING:
     from .table import DeviceTable
+    from .transfers import Transfers
+
+
+def of_engine(table: DeviceTable, capacity: int, buffers: int) -> dict[str, int | float]:
+    """All that `Table.memory` tells. capacity: of the device, `buffers` for bulk calls included."""
+    told = of_table(table)
+    memory = {
+        **told,
+        "capacity": capacity,
+        "used": buffers + told["used"],
+        "taken": buffers + told["taken"],
+        "buffers": buffers,
+        "pinned_used": pool.used_nbytes,
+        "pinned_free": pool.free_nbytes,
+        **of_pools(),
+    }
+    tiers = table.tiers
+    if tiers.capacity:
+        memory |= tiers.memory()
+        memory["capacity"] += tiers.host.capacity
+        memory["used"] += tiers.host.nbytes_in_use
+    return memory
+
+
+def of_link(told: Transfers, waited_s: float) -> dict[str, float]:
+    """What bulk calls have moved across the link: bytes, seconds, bytes per second."""
+    theory = Device.current().link_bandwidth
+    moved = told.uploaded_nbytes + told.downloaded_nbytes
+    mean = moved / told.busy_s if told.busy_s else 0.0
+    return {
+        "calls": told.calls,
+        "uploaded_bytes": told.uploaded_nbytes,
+        "downloaded_bytes": told.downloaded_nbytes,
+        "busy_seconds": told.busy_s,
+        "mean_bandwidth": mean,
+        "peak_bandwidth": told.peak_bandwidth,
+        "link_bandwidth": theory or 0.0,
+        "link_utilisation": mean / theory if theory else 0.0,
+        "stalled_seconds": waited_s,
+        "pageable_buffers": pool.refused,
+    }
 
 
 def of_table(table: DeviceTable) -> dict[str, int | float]:

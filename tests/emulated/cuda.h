@@ -7,6 +7,7 @@
 //
 // What it can't show: races between blocks, memory ordering, speed. Kernels take 64-bit integers and pointers only.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -238,6 +239,7 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 
 template <class T> T __ldcg(const T* p) { return emulated::check_aligned(p), *p; }
+template <class T> T __ldcv(const T* p) { return __ldcg(p); }
 template <class T> T __ldg(const T* p) { return __ldcg(p); }
 template <class T> T __ldcs(const T* p) { return __ldcg(p); }
 template <class T> void __stcs(T* p, T value) { emulated::check_aligned(p), *p = value; }
@@ -266,3 +268,10 @@ inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 template <class T, class U> auto min(T a, U b) -> decltype(a + b) { return (decltype(a + b))a < (decltype(a + b))b ? a : b; }
 template <class T, class U> auto max(T a, U b) -> decltype(a + b) { return (decltype(a + b))a > (decltype(a + b))b ? a : b; }
+
+// Where a kernel stays for a while: on a thread of its own by the clock, else for as many looks at it as milliseconds.
+inline unsigned long long nanoseconds() {
+    static unsigned long long looks;
+    if (!std::getenv("PREDIS_EMULATED_ASYNC")) return looks += 1000000;
+    return std::chrono::steady_clock::now().time_since_epoch().count();
+}

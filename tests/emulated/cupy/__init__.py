@@ -226,16 +226,18 @@ class RawModule:
         if not path:
             path = str(Path(tempfile.mkdtemp(dir=_WORKSPACE.name)) / "module.so")
             Path(path).write_bytes(cuda.compiler.compile_using_nvrtc(code, options)[0])
-        self._library = ctypes.PyDLL(path)
-        self._library.emulated_launch.argtypes = [
-            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint64,
-        ]  # fmt: skip
+        # The interpreter is kept while a kernel runs, but for those that stay.
+        self._library, self._staying = ctypes.PyDLL(path), ctypes.CDLL(path)
+        for library in (self._library, self._staying):
+            library.emulated_launch.argtypes = [
+                ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint64,
+            ]  # fmt: skip
 
     def compile(self) -> None:
         """Has been done."""
 
     def get_function(self, name: str) -> RawKernel:
-        return RawKernel(name, self._library)
+        return RawKernel(name, self._library, self._staying)
 
 
 class RawKernel:
@@ -243,8 +245,8 @@ class RawKernel:
 
     num_regs, shared_size_bytes, local_size_bytes, max_threads_per_block = 64, 0, 0, 128
 
-    def __init__(self, name: str, library: ctypes.PyDLL):
-        self._name, self._library = name, library
+    def __init__(self, name: str, library: ctypes.PyDLL, staying: ctypes.CDLL):
+        self._name, self._library, self._staying = name, library, staying
         self._kernel = ctypes.cast(getattr(library, name), ctypes.c_void_p)
         self.kernel = SimpleNamespace(ptr=self._kernel.value)
 
@@ -253,14 +255,17 @@ class RawKernel:
             raise TypeError(f"{self._name} was launched with something else than 64-bit integers")
         stream = cuda.get_current_stream()
         if stream.captured is not None:
-            stream.captured.append(lambda: self._run(grid, block, arguments))
+            stream.captured.append(lambda: self._run(self._library, grid, block, arguments))
         else:
-            cuda.enqueue(stream, lambda: self._run(grid, block, arguments))
+            library = self._staying if stream.priority else self._library
+            cuda.enqueue(stream, lambda: self._run(library, grid, block, arguments))
 
-    def _run(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
+    def _run(
+        self, library: Any, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]
+    ) -> None:
         words = (ctypes.c_uint64 * 24)(*(argument % 2**64 for argument in arguments))
         seed = random_numbers.getrandbits(60)
-        self._library.emulated_launch(self._kernel, words, grid[0], block[0], seed)
+        library.emulated_launch(self._kernel, words, grid[0], block[0], seed)
 
 
 __all__ = [

@@ -103,9 +103,10 @@ class Stream:
     _count = 0
     done = True
 
-    def __init__(self, null: bool = False, non_blocking: bool = False):
+    def __init__(self, null: bool = False, non_blocking: bool = False, priority: int = 0):
         Stream._count += 1
         self.ptr = 0 if null else Stream._count
+        self.priority = priority
         self.captured: list[Callable[[], None]] | None = None
 
     def __enter__(self) -> Stream:

@@ -1,5 +1,5 @@
-"""Streams and events that fall behind: what is enqueued is done later, by one thread, in the order of each stream and in no
-order between streams. In place of the others where PREDIS_EMULATED_ASYNC is set; see `tests/test_emulated.py`.
+"""Streams and events that fall behind: what is enqueued is done later, in the order of each stream and in no order between
+streams. In place of the others where PREDIS_EMULATED_ASYNC is set; see `tests/test_emulated.py`.
 
 It finds what a GPU rarely shows: memory that is used again before a copy or a kernel is done with it, and answers that are
 read too early. Arrays' own operators wait for the current stream first.
@@ -20,13 +20,14 @@ MOST_DELAY_S = 3e-4
 kept: list[Any] = []  # device memory is never used again: what is enqueued knows addresses only
 _changed = threading.Condition()
 _streams: list[Stream] = []
+_shared: list[Stream] = []  # those that one thread works for
 _random = random.Random(0)
 
 
-def _work() -> None:
+def _work(streams: list[Stream]) -> None:
     while True:
         with _changed:
-            while not (ready := [s for s in _streams if s.queue and s.queue[0][0]()]):
+            while not (ready := [s for s in streams if s.queue and s.queue[0][0]()]):
                 _changed.wait(0.002)
             stream = _random.choice(ready)
         if _random.random() < 0.5:
@@ -64,12 +65,16 @@ class Event:
 
 
 class Stream(cuda.Stream):
-    """A queue of calls."""
+    """A queue of calls. One with a priority has a thread of its own: what stays on the device doesn't keep the others waiting."""
 
-    def __init__(self, null: bool = False, non_blocking: bool = False):
-        super().__init__(null, non_blocking)
+    def __init__(self, null: bool = False, non_blocking: bool = False, priority: int = 0):
+        super().__init__(null, non_blocking, priority)
         self.queue: deque[tuple[Callable[[], bool], Callable[[], None]]] = deque()
         _streams.append(self)
+        if priority:
+            threading.Thread(target=_work, args=([self],), daemon=True).start()
+        else:
+            _shared.append(self)
 
     @property
     def done(self) -> bool:
@@ -94,7 +99,7 @@ class Stream(cuda.Stream):
         self.submit(lambda: None, lambda: event.happened >= number)
 
 
-threading.Thread(target=_work, daemon=True).start()
+threading.Thread(target=_work, args=(_shared,), daemon=True).start()
 
 
 def stream_at(pointer: int) -> Stream:

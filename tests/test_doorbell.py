@@ -1,0 +1,324 @@
+"""A few keys asked of a block that stays on the device: the same answers as by a launch, whatever becomes of the block."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from predis_lab import DeviceFailed, DeviceTimeout, Predis
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def cache(make):
+    """One whose log has somewhere to write to."""
+    cache = make("64MiB", doorbell=True, timeout_s=0.3)
+    cache.set("first", "1")
+    cache.delete("first")
+    return cache
+
+
+def rung(cache):
+    """How many calls the doorbell has been asked to serve."""
+    return cache._table.doorbell._asked
+
+
+class Stuck:
+    """A stream that is done when a test says so."""
+
+    done = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+# ---- Answers
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_mix_of_calls_against_a_dict(cache, seed):
+    chance, known = random.Random(seed), {}
+    for _ in range(400):
+        keys = [
+            b"key %d" % chance.randrange(300) * chance.choice([1, 1, 4, 20])
+            for _ in range(chance.choice([1, 1, 2, 33, 300, 900, 1500]))
+        ]
+        match chance.randrange(7):
+            case 0:
+                assert cache.mget(keys) == [known.get(key) for key in keys]
+            case 1:
+                size = chance.choice([0, 1, 15, 16, 64, 100])
+                records = {key: chance.randbytes(size) for key in keys}
+                cache.mset(records)
+                known |= records
+            case 2:
+                assert cache.delete(*keys) == len(set(keys) & known.keys())
+                for key in keys:
+                    known.pop(key, None)
+            case 3:
+                assert cache.exists(*keys) == sum(key in known for key in keys)
+            case 4:
+                assert cache.get(keys[0]) == known.get(keys[0])
+            case 5:
+                known[keys[0]] = chance.randbytes(chance.choice([0, 7, 64, 5000]))
+                assert cache.set(keys[0], known[keys[0]])
+            case 6:
+                values = [chance.randbytes(chance.choice([0, 9, 64])) for _ in keys]
+                cache.insert(keys, values)  # of equal keys the last wins
+                known |= dict(zip(keys, values, strict=True))
+        assert cache.dbsize() == len(known)
+    assert rung(cache) > 200
+    assert dict(zip(known, cache.mget(list(known)), strict=True)) == known
+
+
+def test_statuses_tell_equal_keys_apart(cache):
+    before = rung(cache)
+    cache.insert([b"b"], [b"0"])
+    report = cache.insert([b"a", b"b", b"a", b"c", b"a"], [b"1", b"2", b"3", b"4", b"5"])
+    assert report.status.tolist() == [2, 1, 2, 0, 0]
+    assert cache.find([b"a", b"b", b"c"]).to_pylist() == [b"5", b"2", b"4"]
+    assert rung(cache) == before + 3
+
+
+def test_columns_of_any_layout(cache):
+    fixed = np.array([[1, 2], [3, 4]], "u8")
+    cache.insert(fixed, fixed)
+    cache.insert(np.array(["ab", "abcdefgh"]), [b"x", b""])
+    assert [len(value) for value in cache.find(fixed).to_pylist()] == [16, 16]
+    assert cache.find(["ab", "abcdefgh", "a"]).to_pylist() == [b"x", b"", None]
+    sliced = cache.find(np.array([b"--", b"ab", b"abcdefgh"])[1:])
+    assert sliced.to_pylist() == [b"x", b""]
+
+
+def test_expiry_goes_by_the_doorbell_too(cache, clock):
+    before = rung(cache)
+    cache.set("a", "1", px=50)
+    cache.set("b", "2")
+    assert (cache.pttl("a"), cache.pttl("b"), cache.pttl("c")) == (50, -1, -2)
+    clock.now += 50
+    assert cache.mget("a", "b") == [None, b"2"]
+    assert cache.exists("a", "b") == 1 and cache.get("a") is None
+    assert rung(cache) == before + 8
+
+
+def test_what_is_too_much_for_it_is_answered_all_the_same(cache):
+    records = {b"%d" % i: bytes([i % 251]) * 1000 for i in range(1000)}
+    cache.mset(records)
+    before = rung(cache)
+    assert cache.mget(list(records)) == list(records.values())  # asked, and found to be too long
+    assert rung(cache) == before + 1
+    many = [b"%d" % i for i in range(2000)]
+    assert cache.exists(*many) == 1000
+    assert rung(cache) == before + 1
+
+
+def test_it_follows_what_the_table_does(cache):
+    """The index grows, the log goes on to other segments, everything is removed: by launches, in between."""
+    keys = np.arange(40_000, dtype="u8").view("V8")
+    for round_ in range(3):
+        cache.insert(keys, keys)
+        for key in (0, 1, 39_999):
+            assert cache.get(keys[key].tobytes()) == keys[key].tobytes()
+        assert cache.get(b"absent") is None
+        cache.set(b"small", b"%d" % round_)
+        assert cache.get(b"small") == b"%d" % round_ and cache.dbsize() == 40_001
+        cache.flushdb()
+        assert cache.get(keys[0].tobytes()) is None and cache.dbsize() == 0
+
+
+def test_the_log_goes_on_where_a_segment_is_full(cache):
+    for i in range(3000):
+        cache.set(b"%d" % i, b"%04d" % i * 250)
+    assert len(cache._table.table.arena.segments) > 1
+    assert all(cache.get(b"%d" % i) == b"%04d" % i * 250 for i in range(3000))
+
+
+def test_nothing_is_asked_while_the_device_is_at_work(cache):
+    table = cache._table.table
+    before, stream = rung(cache), table._stream
+    table._idle, table._stream = False, Stuck()
+    with pytest.raises(doorbell_module().NotServedError):
+        cache._table.doorbell.get(b"a", 1)
+    assert rung(cache) == before
+    table._stream = stream
+    while not stream.done:
+        time.sleep(1e-3)
+    assert cache._table.doorbell.get(b"a", 1) is None and rung(cache) == before + 1
+
+
+def test_with_checksums_or_records_on_the_host_others_serve(make, tiered_cache):
+    checked = make("64MiB", doorbell=True, checksums=True)
+    checked.mset({"a": 1, "b": 2})
+    assert checked._table.doorbell is None and checked.mget("a", "b") == [b"1", b"2"]
+    tiered = make(2**20, host_capacity=2**23, doorbell=True)
+    keys = [b"%06d" % i for i in range(20_000)]
+    tiered.insert(keys, [key * 16 for key in keys])
+    before = rung(tiered)
+    assert tiered.get(keys[0]) == keys[0] * 16 and tiered.get(keys[-1]) == keys[-1] * 16
+    assert rung(tiered) == before
+
+
+# ---- The block
+
+
+def doorbell_module():
+    from predis_lab.gpu import doorbell
+
+    return doorbell
+
+
+def is_gone(bell):
+    module = doorbell_module()
+    return bell._words[module.GONE] == bell._words[module.STARTED]
+
+
+def test_the_block_leaves_by_itself_and_is_started_again(cache):
+    bell = cache._table.doorbell
+    for number in range(3):
+        cache.set("a", number)
+        assert cache.get("a") == b"%d" % number
+        deadline = time.monotonic() + 5
+        while not is_gone(bell):
+            assert time.monotonic() < deadline
+            time.sleep(1e-3)
+        assert bell._words[doorbell_module().STARTED] >= number + 1
+
+
+def test_closing_waits_for_the_block(cache):
+    bell = cache._table.doorbell
+    cache.set("a", 1)
+    assert cache.get("a") == b"1"
+    cache.close()
+    assert is_gone(bell)
+
+
+def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
+    cache.mset({"a": 1, "b": 2})
+    bell = cache._table.doorbell
+    bell.close()
+    bell._kernel = lambda *_: None  # it ends, and has said nothing
+    assert cache.get("a") == b"1" and bell.dead
+    before = rung(cache)
+    assert cache.mget("a", "b") == [b"1", b"2"] and cache.set("c", 3) and cache.get("c") == b"3"
+    assert rung(cache) == before
+
+
+def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
+    cache.set("a", 1)
+    bell = cache._table.doorbell
+    bell.close()
+    bell._kernel = lambda *_: None
+    with pytest.raises(DeviceFailed, match="stopped answering"):
+        cache.set("a", 2)
+    assert cache.get("a") == b"1"
+    assert cache.set("a", 3) and cache.get("a") == b"3" and cache.dbsize() == 1
+
+
+def test_a_block_that_does_not_answer_is_given_up(cache):
+    cache.set("a", 1)
+    bell = cache._table.doorbell
+    bell.close()
+    kernel, stream, bell._stream = bell._kernel, bell._stream, Stuck()
+    started = []
+    bell._kernel = lambda *launch: started.append(launch)
+    with pytest.raises(DeviceTimeout, match=r"a small call within 0\.3 s"):
+        cache.set("a", 2)
+    with pytest.raises(DeviceTimeout, match="still busy with a small call"):
+        cache.get("a")
+    assert len(started) == 1
+    stuck, bell._stream, bell._kernel = bell._stream, stream, kernel
+    with stream:
+        kernel(*started[0])  # late, but it comes
+    deadline = time.monotonic() + 5
+    while not is_gone(bell):
+        assert time.monotonic() < deadline
+        time.sleep(1e-3)
+    stuck.done = True
+    assert cache.get("a") == b"2" and cache.dbsize() == 1 and not bell.dead
+
+
+class Interrupted:
+    """Words of a mailbox at which Ctrl-C is pressed while the answer is waited for."""
+
+    def __init__(self, bell):
+        self.bell, self.words = bell, bell._words
+
+    def __getitem__(self, word):
+        if word == doorbell_module().ANSWERED and self.words[0] == self.bell._asked and self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        return self.words[word]
+
+    def __setitem__(self, word, value):
+        self.armed |= word == doorbell_module().ASKED
+        self.words[word] = value
+
+    armed = False
+
+
+@pytest.mark.parametrize("call", ["get", "set", "delete"])
+def test_an_interrupted_call_spoils_nothing(cache, call):
+    cache.mset({"a": 1, "b": 2})
+    bell = cache._table.doorbell
+    bell._words = Interrupted(bell)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(cache, call)("a", *["3"] * (call == "set"))
+    bell._words = bell._words.words
+    expected = {"get": b"1", "set": b"3", "delete": None}[call]
+    for _ in range(2):
+        assert cache.get("b") == b"2" and cache.get("a") == expected
+        assert cache.dbsize() == 1 + (expected is not None)
+    assert cache.set("c", 4) and cache.mget("a", "b", "c") == [expected, b"2", b"4"]
+
+
+def test_threads_share_it_beside_bulk_writes(cache):
+    failed, stop = [], threading.Event()
+    keys = np.arange(20_000, dtype="u8").view("V8")
+
+    def write_in_bulk():
+        for _ in range(6):
+            cache.insert(keys, keys)
+        stop.set()
+
+    def ask(number):
+        name, count = b"own %d" % number, 0
+        while not stop.is_set() or count < 50:
+            cache.set(name, b"%d" % count)
+            if cache.get(name) != b"%d" % count or cache.get(b"nobody's") is not None:
+                failed.append((number, count))
+            count += 1
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    threads.append(threading.Thread(target=write_in_bulk))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not failed and cache.dbsize() == 20_004
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "1 / 0", "del cache"])
+def test_a_process_ends_while_a_block_stays(ending):
+    code = (
+        "from predis_lab import Predis\n"
+        "cache = Predis('64MiB', backend='cuda', doorbell=True)\n"
+        "cache.set('a', 1); cache.set('a', 2)\n"
+        "assert cache.get('a') == b'2'\n" + ending
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == {"raise SystemExit(3)": 3, "1 / 0": 1}.get(ending, 0), done.stderr
+    assert time.monotonic() - began < 50
+
+
+def test_a_cache_without_one_has_none():
+    with Predis("64MiB", backend="cuda") as cache:
+        assert cache._table.doorbell is None
