@@ -93,7 +93,7 @@ __device__ __forceinline__ void respond(const Request& asked, Room& room, u64* b
     }
 }
 
-extern "C" __global__ void __launch_bounds__(TILE) serve(
+extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
     u64* box,    // a mailbox
     u64 number,  // of this launch
     u64 stay) {  // as many nanoseconds

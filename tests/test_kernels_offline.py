@@ -226,8 +226,9 @@ def test_as_many_blocks_reside_as_a_kernel_promises(module, kernel, arch):
     _, resources = compile_once(module, arch)
     (entry,) = [entry for entry in resources if entry.kernel == kernel]
     found = occupancy(MULTIPROCESSORS[arch], entry.registers, entry.shared_nbytes, source.TILE)
+    least = {"1": 1} | definitions(arch)
     # Where shared memory has room for fewer, registers were capped in vain.
-    assert found.blocks >= (definitions(arch)[promise[1]] if promise else 1), found
+    assert found.blocks >= (least[promise[1]] if promise else 1), found
 
 
 @needs_compiler
