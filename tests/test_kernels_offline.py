@@ -5,8 +5,11 @@
 
 import ast
 import dataclasses
+import fcntl
 import functools
 import importlib.util
+import os
+import pickle
 import re
 import shutil
 from collections import Counter
@@ -28,7 +31,27 @@ GPU = Path(source.__file__).parent
 CHECKOUT = Path(__file__).parents[1] / "kernels"
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)")
 
-compile_once = functools.cache(source.compile_offline)
+
+@pytest.fixture(scope="session")
+def compile_once(tmp_path_factory):
+    """`source.compile_offline`, once for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "compiled").mkdir(exist_ok=True)
+
+    @functools.cache
+    def compile_once(module, arch):
+        with (folder / "compiled" / f"{module}-{arch}").open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            stored = file.read()
+            made = pickle.loads(stored) if stored else source.compile_offline(module, arch)
+            if not stored:
+                file.write(pickle.dumps(made))
+        return made
+
+    return compile_once
 
 
 def declared(module):
@@ -201,7 +224,7 @@ def test_larger_blocks_where_few_would_not_fill():
 @needs_compiler
 @pytest.mark.parametrize("arch", source.ARCHITECTURES, ids="sm_{}".format)
 @pytest.mark.parametrize("module", source.MODULES)
-def test_a_file_compiles(module, arch, record_property):
+def test_a_file_compiles(module, arch, record_property, compile_once):
     cubin, resources = compile_once(module, arch)
     assert cubin.startswith(b"\x7fELF")
     assert {entry.kernel for entry in resources} == set(declared(module))
@@ -220,7 +243,7 @@ def test_a_file_compiles(module, arch, record_property):
 @needs_compiler
 @pytest.mark.parametrize("arch", source.ARCHITECTURES, ids="sm_{}".format)
 @each_kernel
-def test_as_many_blocks_reside_as_a_kernel_promises(module, kernel, arch):
+def test_as_many_blocks_reside_as_a_kernel_promises(module, kernel, arch, compile_once):
     text = (source.kernels_directory() / f"{module}.cu").read_text()
     promise = re.search(rf"__launch_bounds__\(TILE, (\w+)\) {kernel}\(", text)
     _, resources = compile_once(module, arch)
@@ -233,7 +256,7 @@ def test_as_many_blocks_reside_as_a_kernel_promises(module, kernel, arch):
 
 @needs_compiler
 @each_kernel
-def test_a_kernel_keeps_its_registers(module, kernel):
+def test_a_kernel_keeps_its_registers(module, kernel, compile_once):
     _, resources = compile_once(module, MEASURED)
     (entry,) = [entry for entry in resources if entry.kernel == kernel]
     assert entry.spill_nbytes == 0, (
