@@ -50,6 +50,14 @@ typedef long long i64;
 
 // ---- Columns ------------------------------------------------------------------------------------------------
 
+// How columns are read: a kernel in whose time they change brings a way of its own.
+#ifdef LOAD_COLUMN
+#define LOAD_OFFSET LOAD_COLUMN
+#else
+#define LOAD_COLUMN __ldg
+#define LOAD_OFFSET *
+#endif
+
 struct Column {
     const u8* data;
     const void* offsets;  // int32 or int64, n + 1 of them; unused for fixed-width rows
@@ -63,12 +71,12 @@ __device__ __forceinline__ const u8* row(const Column& column, u64 i, u64& nbyte
     u64 begin;
     if (column.stride == OFFSETS32) {
         const int* offsets = (const int*)column.offsets;
-        begin = offsets[i];
-        nbytes = offsets[i + 1] - begin;
+        begin = LOAD_OFFSET(offsets + i);
+        nbytes = LOAD_OFFSET(offsets + i + 1) - begin;
     } else if (column.stride == OFFSETS64) {
         const i64* offsets = (const i64*)column.offsets;
-        begin = offsets[i];
-        nbytes = offsets[i + 1] - begin;
+        begin = LOAD_OFFSET(offsets + i);
+        nbytes = LOAD_OFFSET(offsets + i + 1) - begin;
     } else {
         begin = i * column.stride;
         nbytes = column.stride;
@@ -78,11 +86,8 @@ __device__ __forceinline__ const u8* row(const Column& column, u64 i, u64& nbyte
 
 // ---- Bytes --------------------------------------------------------------------------------------------------
 
-// Whose bytes are read decides how: a column's through L1, unless it may change while a kernel runs, the log's past it.
+// Whose bytes are read decides how: a column's through L1, the log's past it.
 enum Memory { COLUMN, LOG };
-#ifndef LOAD_COLUMN
-#define LOAD_COLUMN __ldg
-#endif
 
 template <Memory FROM, class T>
 __device__ __forceinline__ T load(const T* p) {

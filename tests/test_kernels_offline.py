@@ -265,6 +265,30 @@ def test_a_kernel_keeps_its_registers(module, kernel, compile_once):
     )
 
 
+def loads_of(module):
+    """The kinds of loads from memory that others can write to, in a module's intermediate code, without their types."""
+    from cuda.bindings import nvrtc
+
+    text = source.read_source(module).encode()
+    _, program = nvrtc.nvrtcCreateProgram(text, b"", 0, [], [])
+    options = [*source.options_for(MULTIPROCESSORS[MEASURED]), f"--gpu-architecture=compute_{MEASURED}"]  # fmt: skip
+    nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    code = source._fetch(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
+    return Counter(
+        re.findall(r"\b(ld\.(?!shared|param|local)[a-z.]*?)(?:\.v[24])?\.[usbf]\d+\b", code)
+    )
+
+
+@needs_compiler
+def test_a_block_that_stays_reads_nothing_through_a_cache_that_may_be_stale():
+    loads = loads_of("doorbell")
+    assert loads["ld.global.cv"] > 50 and loads["ld.global.cg"] > 50
+    fresh = {"ld.global.cv", "ld.global.cg", "ld.volatile", "ld.volatile.global"}
+    # What a thread itself has written: where its record lies.
+    assert loads.total() - sum(loads[kind] for kind in fresh) == loads["ld"] == 1, loads
+    assert loads_of("find")["ld.global.nc"] > 50  # where columns lie still
+
+
 @needs_compiler
 def test_a_refused_kernel_shows_the_log(kernels_at):
     kernels_at("kernels", common_cuh="", find_cu="this is no CUDA;\n")
