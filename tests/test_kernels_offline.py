@@ -274,9 +274,8 @@ def loads_of(module):
     options = [*source.options_for(MULTIPROCESSORS[MEASURED]), f"--gpu-architecture=compute_{MEASURED}"]  # fmt: skip
     nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     code = source._fetch(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
-    return Counter(
-        re.findall(r"\b(ld\.(?!shared|param|local)[a-z.]*?)(?:\.v[24])?\.[usbf]\d+\b", code)
-    )
+    kind = r"\b(ld(?:\.(?!shared|param|local)[a-z]+)*)(?:\.v[24])?\.[usbf]\d+\b"
+    return Counter(re.findall(kind, code))
 
 
 @needs_compiler
