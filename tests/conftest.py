@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from chunked import CHUNK
 
 from predis_lab import DeviceUnavailable, Predis
 from predis_lab.bench import servers
+
+# Speed is asserted nowhere: on a busy machine any example may take long.
+hypothesis.settings.register_profile("predis", deadline=None)
+hypothesis.settings.load_profile("predis")
 
 
 def device_missing() -> str | None:
@@ -32,6 +37,15 @@ def pytest_collection_modifyitems(items):
 
 
 BACKENDS = [pytest.param("host"), pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(autouse=True)
+def as_built(monkeypatch):
+    """Nothing that an earlier process has measured, and nothing measured on the way, decides how calls go."""
+    from predis_lab.gpu import kept, tuner
+
+    monkeypatch.setattr(kept, "read", lambda *_: None)
+    monkeypatch.setattr(tuner, "MEASURED_AFTER_S", float("inf"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ try:
     from cupy.cuda.memory import OutOfMemoryError
     from cupy.cuda.runtime import CUDARuntimeError
 
-    from predis_lab.gpu import answer, engine, kernels, pinned, pipeline, staging
+    from predis_lab.gpu import answer, batch, engine, kernels, launched, pinned, pipeline, staging
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -98,7 +98,7 @@ def test_mset_tells_what_of_a_batch_was_stored(cache, monkeypatch):
 
 def test_every_record_of_a_batch_has_its_own_fate(cache, monkeypatch):
     """Some too long, some superseded, and the device that refuses to go on."""
-    monkeypatch.setattr(engine, "MAX_VALUE_NBYTES", 100)
+    monkeypatch.setattr(batch, "MAX_VALUE_NBYTES", 100)
     keys = [b"%d" % (i // 2 * 2) for i in range(2000)]  # pairs
     values = [b"v" * (101 if i % 10 == 4 else 1 + i % 100) for i in range(2000)]
     with refused(monkeypatch, "launch", range(12, MANY)):
@@ -120,7 +120,7 @@ def test_every_record_of_a_batch_has_its_own_fate(cache, monkeypatch):
 
 
 def test_columns_on_the_device_are_stored_in_part(cache, monkeypatch):
-    monkeypatch.setattr(engine, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(launched, "CHUNK_ROWS", 64)
     keys, values = fixed(np.arange(1000)), fixed(np.arange(1000), 64)
     with refused(monkeypatch, "launch", range(5, MANY)):
         report = cache.insert(cupy.asarray(keys), cupy.asarray(values))
