@@ -16,6 +16,7 @@ from predis_lab import cli
 from predis_lab.bench import results, statistics
 from predis_lab.report import comparison, runner, units
 from predis_lab.report import html as pages
+from predis_lab.report.facts import Facts
 
 # ---- Numbers
 
@@ -118,7 +119,9 @@ class Samples:
         return values
 
     def rows(self):
-        return comparison.summary_rows(self.run.frame())
+        """Predis against Redis at its best."""
+        self.run.save()
+        return list(Facts.of(self.run.directory).at_best.itertuples())
 
 
 @pytest.fixture
@@ -146,20 +149,16 @@ def test_the_faster_transport_stands_for_the_server_in_each_cell(samples):
     assert set(best.groupby(["system", "keys", "metric"]).size()) == {12}
 
 
-def test_a_summary_is_what_the_statistics_say(samples):
+def test_a_comparison_is_what_the_statistics_say(samples):
     predis = samples.add("predis-host columns", 2.5e6)
     unix, tcp = samples.add("redis mget unix", 1e6), samples.add("redis mget tcp", 9e5)
     assert np.median(unix) > np.median(tcp)
     (row,) = samples.rows()
     expected = statistics.compare(predis, unix)
-    assert row["ratio"] == "{} [{}, {}]".format(
-        *map(units.digits, (expected.ratio, expected.low, expected.high))
-    )
-    assert row["p"] == f"{expected.p:.1e}" and row["verdict"] == expected.verdict == "faster"
-    assert (row["candidate"], row["baseline"]) == ("predis-host columns", "redis mget")
-    assert row["candidate_rate"] == units.format_quantity(float(np.median(predis)), "1/s")
-    assert row["baseline_rate"] == units.format_quantity(float(np.median(unix)), "1/s")
-    assert (row["workload"], row["keys"]) == ("get", "10")
+    assert (row.ratio, row.low, row.high) == (expected.ratio, expected.low, expected.high)
+    assert row.p_adjusted == expected.p and row.verdict == expected.verdict == "faster"
+    assert (row.candidate, row.baseline) == ("predis-host columns", "redis mget")
+    assert (row.workload, row.keys) == ("get", 10)
 
 
 def test_p_is_corrected_within_the_table_of_a_pair(samples):
@@ -167,7 +166,7 @@ def test_p_is_corrected_within_the_table_of_a_pair(samples):
         samples.add("predis-host lists", 120, keys=keys, blocks=5)
         samples.add("redis mget unix", 100, keys=keys, blocks=5)
     lone = statistics.compare([6, 7, 8, 9, 10], [1, 2, 3, 4, 5]).p  # five blocks all above five
-    assert {row["p"] for row in samples.rows()} == {f"{3 * lone:.1e}"}
+    assert [row.p_adjusted for row in samples.rows()] == [pytest.approx(3 * lone)] * 3
 
 
 def test_every_face_meets_redis_at_its_best(samples):
@@ -176,9 +175,9 @@ def test_every_face_meets_redis_at_its_best(samples):
             samples.add(system, 1000, keys=keys)
         samples.add("redis mget tcp", mget, keys=keys)
         samples.add("redis get unix", get, keys=keys)
-    pairs = {(row["keys"], row["candidate"], row["baseline"]) for row in samples.rows()}
+    pairs = {(row.keys, row.candidate, row.baseline) for row in samples.rows()}
     faces = ("predis-host lists", "predis-host columns")
-    best = {"10": "redis mget", "20": "redis get"}
+    best = {10: "redis mget", 20: "redis get"}
     assert pairs == {(keys, face, way) for face in faces for keys, way in best.items()}
     everything = comparison.default_pairs(samples.run.frame())
     assert set(everything) == {(face, way) for face in faces for way in best.values()}
@@ -187,9 +186,9 @@ def test_every_face_meets_redis_at_its_best(samples):
 def test_nothing_below_the_noise_floor_is_claimed(samples):
     samples.add("predis-host lists", 150)
     samples.add("redis mget unix", 100)
-    assert samples.rows()[0]["verdict"] == "faster"
+    assert samples.rows()[0].verdict == "faster"
     samples.run.add_sample("machine", "a/a", {}, -1, "noise_floor", 0.8, "1")
-    assert samples.rows()[0]["verdict"] == "same"
+    assert samples.rows()[0].verdict == "same"
 
 
 def test_a_run_without_comparisons_has_none(samples):
@@ -200,7 +199,11 @@ def test_a_run_without_comparisons_has_none(samples):
     assert samples.rows() == []
 
 
-@pytest.mark.parametrize("changes", [{"keys": 20}, {"blocks": 1}], ids=["other cell", "one block"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"keys": 20}, {"blocks": 1}, {"threads": 4}],
+    ids=["other cell", "one block", "other load"],
+)
 def test_what_can_not_be_compared_is_left_out(samples, changes):
     samples.add("predis-host lists", 100, blocks=changes.get("blocks", 12))
     samples.add("redis mget unix", 100, **changes)
@@ -228,43 +231,22 @@ def foreign(text):
     return [link for link in Links(text).found if re.match(r"\w+:(?<!data:)|//", link[1])]
 
 
-def test_the_index_holds_what_the_run_holds(samples, tmp_path):
-    samples.add("predis-host lists", 2e6)
-    samples.add("redis mget unix", 1e6)
-    run = samples.run
-    run.add_figure("get_rate", 1.234e6, "1/s", low=1.2e6, high=1.3e6, n=12, ceiling=2.468e6)
-    run.add_figure("copy <b>", 5.5e9, "B/s")
-    server = {"name": "redis", "version": "8.2", "allocator": "jemalloc", "source": "wheel"}
-    run.save(servers=[server | {"configuration": {"io-threads": "4"}}])
+def test_the_index_leads_to_report_pages_and_logs(tmp_path):
+    results.Run.open(tmp_path, notebook="t").save()
     (tmp_path / "01_fine.html").write_text("")
     outcomes = [
         runner.Outcome("01_fine", 12.4, None),
         runner.Outcome("02_broken", 1.0, "ValueError: 1 < 2 & more"),
     ]
-    page = pages.index_page(tmp_path, outcomes)
+    page = pages.index_page(tmp_path, outcomes, {"02_broken": "logs/02_broken.log"})
     text = unescape(re.sub(r"<[^>]+>", " ", page))
-    for name, figure in results.read_figures(tmp_path).items():
-        assert name in text and units.format_figure(figure) in text
-    assert "2.47 M/s" in text and "50%" in text  # the ceiling, and how close the figure came
-    (row,) = comparison.summary_rows(results.read_samples(tmp_path))
-    for value in row.values():
-        assert str(value) in text
-    assert "ValueError: 1 < 2 & more" in text and "<b>copy" not in page
-    assert '<a href="01_fine.html">' in page and 'href="02_broken.html"' not in page
-    assert "8.2, jemalloc, 4 io-thread(s), wheel" in text
-    assert results.read_environment(tmp_path)["recorded_at"] in text
-    assert not foreign(page) and "http://" not in page and "https://" not in page
-
-
-@pytest.mark.parametrize(
-    ("gpu", "told"),
-    [(None, "No GPU answered here"), ({"name": "H100", "driver": "610"}, "H100, driver 610")],
-)
-def test_the_index_says_whether_there_was_a_gpu(samples, tmp_path, monkeypatch, gpu, told):
-    monkeypatch.setattr("predis_lab.bench.environment.describe_gpu", lambda: gpu)
-    samples.run.save()
-    page = pages.index_page(tmp_path, [])
-    assert told in page and ("No GPU answered here" in page) == (gpu is None)
+    assert "ValueError: 1 < 2 & more" in text and "executed in 12 s" in text
+    assert {value for tag, value in Links(page).found} == {
+        "report.html",
+        "01_fine.html",
+        "logs/02_broken.log",
+    }
+    assert results.read_environment(tmp_path)["recorded_at"][:10] in text
 
 
 # ---- Running notebooks
@@ -349,7 +331,9 @@ def test_a_run_from_parameters_to_pages(project, capsys):
 
     assert results.read_figures(project.run)["size"]["value"] == 4321.0
     index = (project.run / "index.html").read_text()
-    assert "4.32 kB" in index and not foreign(index)
+    assert not foreign(index) and '<a class="report" href="report.html">' in index
+    report = (project.run / "report.html").read_text()
+    assert "4.32 kB" in report and not foreign(report)
     assert "failed: ValueError: out of luck" in index and index.count("failed: ") == 2
 
     for name, shown in (

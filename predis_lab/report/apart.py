@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from . import runner
-from .html import log_of
+from .runner import log_of
 
 # A kernel looks for its parent once a second; servers see their kernel's end, and clear up behind them.
 CLEAR_UP_SECONDS = 5.0

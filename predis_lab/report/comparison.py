@@ -1,4 +1,4 @@
-"""From samples to tables of who is how much faster. Called by notebooks, the index and README.
+"""From samples to tables of who is how much faster. Called by notebooks, the report and README.
 
 Systems are named by who and how: "predis-cuda columns", "predis-host lists", "redis mget unix". A comparison with
 Redis takes, cell by cell, the transport that served it better.
@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..bench.harness import POOLED, comparison_table, noise_floor_of
+from ..bench.harness import POOLED, comparison_table
 from ..bench.results import Run
 from ..bench.statistics import Comparison, judge
 from . import units
@@ -117,32 +117,3 @@ def record_ratios(run: Run, table: pd.DataFrame) -> None:
             high=row.high,
             n=min(row.n_candidate, row.n_baseline),
         )
-
-
-def summary_rows(samples: pd.DataFrame) -> list[dict[str, str]]:
-    """Predis against Redis at its best, as text for a table; empty where a run holds no comparison."""
-    if not len(samples) or not set(CELL) <= set(samples.columns):
-        return []
-    floor = noise_floor_of(samples)
-    samples = samples[samples["keys"].notna()]
-    table = at_redis_best(against(samples, default_pairs(samples), noise_floor=floor))
-    rates = best_transport(samples)
-    rates = rates[rates["metric"] == "throughput"].groupby([*CELL, "system"])["value"].median()
-    rows = []
-    for row in table.itertuples():
-        cell = (row.workload, row.records, row.keys)
-        rows.append(
-            {
-                "workload": row.workload,
-                "records": row.records,
-                "keys": f"{int(row.keys):,}",
-                "candidate": row.candidate,
-                "candidate_rate": units.format_quantity(rates[(*cell, row.candidate)], "1/s"),
-                "baseline": row.baseline,
-                "baseline_rate": units.format_quantity(rates[(*cell, row.baseline)], "1/s"),
-                "ratio": f"{units.digits(row.ratio)} [{units.digits(row.low)}, {units.digits(row.high)}]",
-                "p": f"{row.p_adjusted:.1e}",
-                "verdict": row.verdict,
-            }
-        )
-    return rows

@@ -123,7 +123,7 @@ def latencies(samples: pd.DataFrame, workload: str, records: str, keys: int) -> 
     axes.set(xscale="log", xlabel="seconds a call", ylim=(-0.6, len(order) - 0.3), yticks=[])
     axes.margins(x=0.08)
     axes.grid(False, axis="y")
-    _quantities(axes, "x", "s")
+    quantities(axes, "x", "s")
     return figure
 
 
@@ -147,7 +147,7 @@ def ratios(table: pd.DataFrame, title: str) -> Figure:
     axes.set(yscale="log", xscale="log", xlabel="keys a call", ylabel="times Redis's rate")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     _few_ticks(axes.yaxis)
-    _counts(axes, table["keys"])
+    counts(axes, table["keys"])
     legend_beside(axes)
     return figure
 
@@ -286,8 +286,8 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
         axes.vlines(places, [point.low for _, point in points], [point.high for _, point in points],
                     color=colour, linewidth=1.6)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=what, ylabel="operations per second")
-    _quantities(axes, "y", "1/s")
-    _counts(axes, rates[by])
+    quantities(axes, "y", "1/s")
+    counts(axes, rates[by])
     legend_beside(axes)
     return figure
 
@@ -301,7 +301,8 @@ def legend_beside(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK, fontsize=9.5)
 
 
-def _quantities(axes: Axes, side: str, unit: str) -> None:
+def quantities(axes: Axes, side: str, unit: str) -> None:
+    """Ticks of a logarithmic axis ("x" or "y") as quantities of a unit."""
     axis = axes.yaxis if side == "y" else axes.xaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, unit)))
     _few_ticks(axis)
@@ -315,7 +316,7 @@ def _few_ticks(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _counts(axes: Axes, places: Iterable[float]) -> None:
+def counts(axes: Axes, places: Iterable[float]) -> None:
     """Ticks where there are points, for few places on a logarithmic axis."""
     axes.set_xticks(sorted(set(places)))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,94 +1,105 @@
-"""The page that opens a run: what came out, what it ran on, and where to read on. Called by `runner`."""
+"""The pages of a run: the report that can be handed over alone, and the index that leads to all the rest. Called by `runner`
+and notebook 09.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from markupsafe import Markup
 
-from ..bench.results import read_environment, read_figures, read_samples
-from . import claims, comparison, units
+from ..bench.results import read_environment
+from . import machine, sentences
+from .facts import Facts
+from .inline import svg
+from .raw import write_raw
+from .report_figures import Shown
+from .sections import sections
 
 if TYPE_CHECKING:
     from .runner import Outcome
 
-_TEMPLATE = Path(__file__).with_name("index.html.j2")
+REPORT, INDEX = "report.html", "index.html"
+TEMPLATES = Path(__file__).with_name("templates")
+Progress = Callable[[float], object]
+_GOOD, _BAD = {"faster", "holds", "linear"}, {"slower", "fails", "falling"}
 
 
-def index_page(directory: Path, outcomes: list[Outcome]) -> str:
-    """The index of a run as one self-contained HTML text; every number in it is read from the run's files."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text())
-    figures, samples = read_figures(directory), read_samples(directory)
-    settled = claims.settle(samples)
-    said = claims.tally(settled)
-    return template.render(
-        run=directory.name,
-        machine=machine_rows(read_environment(directory)),
-        on_gpu=bool(read_environment(directory).get("gpu")),
-        outcomes=outcomes,
-        existing={
-            outcome.name for outcome in outcomes if (directory / f"{outcome.name}.html").exists()
-        },
-        logs={
-            outcome.name: log.relative_to(directory).as_posix()
-            for outcome in outcomes
-            if (log := log_of(directory, outcome.name)).exists()
-        },
-        claims=claims.rows(settled) if said else [],
-        tally=said,
-        comparisons=comparison.summary_rows(samples),
-        # Ratios stand in the comparison already.
-        figures=[
-            figure_row(name, figure)
-            for name, figure in sorted(figures.items())
-            if figure["unit"] != "1"
-        ],
+def write_report(facts: Facts, progress: Progress = lambda _: None) -> Path:
+    """Writes the report of a run, and the samples of all its notebooks in one file each; the report's path.
+
+    progress:  called with each share of the work that is done
+    """
+    page = report_page(facts, progress)
+    write_raw(facts.directory)
+    path = facts.directory / REPORT
+    path.write_text(page)
+    return path
+
+
+def report_page(facts: Facts, progress: Progress = lambda _: None) -> str:
+    """The report as one text that needs nothing from elsewhere; every number in it is read from the run's files."""
+    found = []
+    for section in sections(facts):
+        found.append(section)
+        progress(1 / 24)  # half of the work is in a dozen sections, half in their figures
+    figures = sum(len(section.shown) for section in found)
+
+    def drawn(shown: Shown) -> Markup:
+        progress(1 / 2 / figures)
+        return _drawn(shown)
+
+    return _render(
+        "report.html.j2",
+        {"drawn": drawn, "judged": _judged},
+        run=facts.directory.name,
+        on=machine.in_short(facts.environment),
+        when=machine.when(facts.environment),
+        summary=sentences.summary(facts),
+        headline=sentences.headline(facts),
+        sections=found,
     )
 
 
-def log_of(directory: Path, notebook: str) -> Path:
-    """Where a run keeps what the process of a notebook wrote, if it keeps it."""
-    return directory / "logs" / f"{notebook}.log"
+def index_page(directory: Path, outcomes: list[Outcome], logs: dict[str, str]) -> str:
+    """What became of each notebook, with links to its page and log, and to the report. logs: paths by notebook"""
+    existing = {one.name for one in outcomes if (directory / f"{one.name}.html").exists()}
+    environment = read_environment(directory)
+    return _render(
+        "index.html.j2",
+        {},
+        run=directory.name,
+        on=machine.in_short(environment),
+        when=machine.when(environment),
+        report=REPORT,
+        outcomes=outcomes,
+        existing=existing,
+        logs=logs,
+    )
 
 
-def figure_row(name: str, figure: dict[str, Any]) -> dict[str, str]:
-    """One stored figure as text for a table."""
-    ceiling = figure.get("ceiling")
-    return {
-        "name": name,
-        "value": units.format_figure(figure),
-        "n": str(figure["n"]),
-        "ceiling": units.format_quantity(ceiling, figure["unit"]) if ceiling else "",
-        "share": f"{figure['value'] / ceiling:.0%}" if ceiling else "",
-    }
+def _render(template: str, filters: dict[str, Callable[..., str]], **context: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(template).render(**context)
 
 
-def machine_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a run ran on, as pairs of label and text."""
-    if not environment:
-        return []
-    gpu = environment.get("gpu")
-    rows = [
-        ("Recorded", environment["recorded_at"]),
-        ("Commit", environment["commit"] or "not known"),
-        (
-            "GPU",
-            f"{gpu['name']}, driver {gpu['driver']}"
-            if gpu
-            else "none: Predis runs on its host table",
-        ),
-        ("CPU", f"{environment['cores']} cores of {environment['cpu']}"),
-        ("Memory", units.format_quantity(environment["memory_nbytes"], "B")),
-        ("Python", environment["python"]),
-    ]
-    for server in environment.get("servers", {}).values():
-        threads = server["configuration"].get("io-threads", "?")
-        rows.append(
-            (
-                server["name"].capitalize(),
-                f"{server['version']}, {server['allocator']}, {threads} io-thread(s), {server['source']}",
-            )
-        )
-    return rows
+def _judged(cell: str) -> str:
+    """The classes of a cell that ends in a verdict, or is one."""
+    before, _, last = cell.rpartition(" ")
+    found = "good" if last in _GOOD else "bad" if last in _BAD else ""
+    return found if before else f"{found} alone"
+
+
+def _drawn(shown: Shown) -> Markup:
+    """The figure, described by its answer for those who can't see it."""
+    label = Markup('<svg role="img" aria-label="{}"').format(shown.answer)
+    return Markup(svg(shown.figure)).replace(Markup("<svg"), label, 1)

@@ -15,7 +15,6 @@ from ..bench.host_transfers import ARROW_NAMES, RANDOM, REAL
 from ..bench.results import read_environment, reference_directory
 from ..bench.statistics import median_interval
 from . import units
-from .html import figure_row
 from .kernel_show import NOTHING
 from .pipeline_figures import nbytes_text
 from .show import table
@@ -216,7 +215,7 @@ def goals(figures: dict[str, dict[str, Any]], names: dict[str, str]) -> HTML | M
     rows = []
     for name in (name for name in names if name in figures):
         entry = figures[name]
-        row, goal = figure_row(name, entry), measured.GOALS.get(name)
+        row, goal = units.figure_row(name, entry), measured.GOALS.get(name)
         verdict = goal.verdict(entry) if goal else ""
         said = _goal_text(goal, entry["unit"]) if goal else ""
         rows.append((names[name], row["value"], row["n"], row["ceiling"], row["share"], said, verdict))  # fmt: skip

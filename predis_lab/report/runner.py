@@ -22,7 +22,6 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from ..bench.results import ROOT
-from . import html
 
 CELL_SECONDS = 3600  # no cell of any profile takes longer
 NUMBERED = "[0-9][0-9]_*.ipynb"
@@ -174,14 +173,31 @@ def _small(png: str) -> str:
     return min(png, base64.b64encode(file.getvalue()).decode(), key=len)
 
 
+def log_of(directory: Path, notebook: str) -> Path:
+    """Where a run keeps what the process of a notebook wrote, if it keeps it."""
+    return directory / "logs" / f"{notebook}.log"
+
+
 def publish(directory: Path, outcomes: list[Outcome]) -> Path:
-    """HTML pages for the executed notebooks, and an index of them; the index's path."""
+    """HTML pages for the executed notebooks, the report with its data, and an index of them all; the index's path."""
+    # They draw figures, which processes that execute notebooks never do.
+    from . import html
+    from .facts import Facts
+
     for outcome in outcomes:
         notebook = directory / f"{outcome.name}.ipynb"
         if notebook.exists():
             notebook.with_suffix(".html").write_text(page(notebook))
-    index = directory / "index.html"
-    index.write_text(html.index_page(directory, outcomes))
+    logs = {
+        outcome.name: log.relative_to(directory).as_posix()
+        for outcome in outcomes
+        if (log := log_of(directory, outcome.name)).exists()
+    }
+    index = directory / html.INDEX
+    index.write_text(html.index_page(directory, outcomes, logs))
+    html.write_report(
+        Facts.of(directory)
+    )  # last: whatever becomes of it, the index leads to what there is
     return index
 
 

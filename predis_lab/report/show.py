@@ -23,7 +23,7 @@ from .claims import rows as claim_rows
 from .claims import settle
 from .claims import tally as tally_claims
 from .figures import look
-from .html import figure_row, machine_rows
+from .machine import machine_rows
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def figures(stored: dict[str, dict[str, Any]], names: dict[str, str]) -> HTML:
     """Figures by id -> label, with their ceilings where they have one."""
     rows = []
     for name in (name for name in names if name in stored):
-        row = figure_row(name, stored[name])
+        row = units.figure_row(name, stored[name])
         rows.append((names[name], row["value"], row["n"], row["ceiling"], row["share"]))
     return table(rows, ["", "median [95 % interval]", "n", "ceiling", "of it"])
 

@@ -22,6 +22,8 @@ def format_quantity(value: float, unit: str) -> str:
 
     >>> format_quantity(2.184e6, "1/s"), format_quantity(1.8e-6, "s"), format_quantity(0.953, "1")
     ('2.18 M/s', '1.80 µs', '0.953')
+    >>> format_quantity(612.0, "W"), format_quantity(1.98e9, "Hz")
+    ('612 W', '1.98 GHz')
     """
     factor, prefix = _prefix(value) if unit != "1" else (1, "")
     return f"{digits(value / factor)}{_suffix(unit, prefix)}"
@@ -39,6 +41,18 @@ def format_figure(figure: dict[str, Any]) -> str:
     factor, prefix = _prefix(value) if unit != "1" else (1, "")
     inside = f"[{digits(low / factor)}, {digits(high / factor)}]"
     return f"{digits(value / factor)} {inside}{_suffix(unit, prefix)}"
+
+
+def figure_row(name: str, figure: dict[str, Any]) -> dict[str, str]:
+    """One stored figure as text for a table."""
+    ceiling = figure.get("ceiling")
+    return {
+        "name": name,
+        "value": format_figure(figure),
+        "n": f"{figure['n']:,}",
+        "ceiling": format_quantity(ceiling, figure["unit"]) if ceiling else "",
+        "share": f"{figure['value'] / ceiling:.0%}" if ceiling else "",
+    }
 
 
 def digits(value: float) -> str:
