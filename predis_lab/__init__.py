@@ -25,6 +25,7 @@ from .errors import (
     RecordsRefused,
     UnsupportedType,
 )
+from .gpu.tuning import Tuning
 from .table import InsertReport, Status
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "PredisError",
     "RecordsRefused",
     "Status",
+    "Tuning",
     "UnsupportedType",
     "__version__",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .errors import DeviceUnavailable, InvalidArgument
 from .gpu.health import TIMEOUT_S
+from .gpu.tuning import Tuning
 from .table import CheckedHostTable, HostTable, Table
 
 
@@ -14,6 +15,7 @@ def make_table(
     checksums: bool = False,
     timeout_s: float = TIMEOUT_S,
     doorbell: bool = False,
+    tuning: Tuning | None = None,
 ) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""
     if backend not in ("auto", "host", "cuda"):
@@ -23,7 +25,7 @@ def make_table(
             from .gpu.engine import DeviceEngine
 
             return DeviceEngine(
-                capacity_nbytes, host_capacity_nbytes, checksums, timeout_s, doorbell
+                capacity_nbytes, host_capacity_nbytes, checksums, timeout_s, doorbell, tuning
             )
         except ImportError as error:
             if backend == "cuda":

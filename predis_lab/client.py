@@ -29,6 +29,7 @@ from .columns import Column, check_keys, check_values, dense_rows
 from .errors import DeviceFailed, InvalidArgument, UnsupportedType
 from .glob import compile_glob
 from .gpu.health import TIMEOUT_S
+from .gpu.tuning import Tuning
 from .hot import HotTier
 from .table import ABSENT, NEVER, NO_BYTES, InsertReport, Status, Table
 
@@ -61,6 +62,8 @@ class Predis:
                        `get` then answers without the device; 0: none. Never older than the record, whoever writes
     doorbell:          whether calls of a few keys are answered by a block that stays on the device for some milliseconds
                        at a time, without a launch for each
+    tuning:            a `Tuning` to pin what calls are cut and sent by; None: what was measured on this machine, followed while
+                       it runs. A dict has nothing to tune
 
     Redis's verbs have redis-py's signatures and answers; where Redis would send an error they raise one of
     `predis_lab.errors` before anything is stored. Any thread may call any verb; of a batch of many megabytes each
@@ -78,13 +81,16 @@ class Predis:
         timeout_s: float = TIMEOUT_S,
         hot_bytes: int | str = 0,
         doorbell: bool = False,
+        tuning: Tuning | None = None,
     ):
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s is a positive number of seconds, not {timeout_s!r}")
+        if not isinstance(tuning, Tuning | None):
+            raise UnsupportedType(f"tuning is a Tuning or None, not {type(tuning).__name__}")
         nbytes = parse_capacity(capacity), parse_capacity(host_capacity, least=0)
         hot_nbytes = parse_capacity(hot_bytes, least=0)
         self._table: Table = make_table(
-            nbytes[0], backend, nbytes[1], checksums, timeout_s, doorbell
+            nbytes[0], backend, nbytes[1], checksums, timeout_s, doorbell, tuning
         )
         self._hot = HotTier(hot_nbytes) if hot_nbytes else None
         self._decode = decode_responses
@@ -422,6 +428,15 @@ class Predis:
         if section is None:
             return {name: value for facts in sections.values() for name, value in facts.items()}
         return sections.get(section.lower(), {})
+
+    @property
+    def tuning(self) -> Any:
+        """What calls are chosen by, see `gpu.told.InForce`: prints itself, and `explain(n, value_nbytes)` says why.
+
+        None without a GPU: a dict has one way through. raises: CacheClosed
+        """
+        with self._open() as table:
+            return getattr(table, "tuning", None)
 
     # ---- Python's own
 

@@ -15,10 +15,10 @@ from predis_lab import CorruptRecord, InvalidArgument, Predis
 try:
     import cupy
 
-    from predis_lab.gpu import engine
+    from predis_lab.gpu import launched
     from predis_lab.gpu.maintenance import compact
 except ImportError:  # what needs it then skips, see conftest
-    cupy = engine = None
+    cupy = launched = None
 
 SIZES = [0, 1, 15, 16, 17, 64, 600, 70_000]
 ADDRESS = 2**46 - 1  # of a record, in 16 bytes: the low bits of a slot
@@ -133,8 +133,8 @@ def test_sizes(make, size):
 @pytest.mark.parametrize("chunk_rows", [7, 10**6])
 def test_whatever_is_done(make, clock, monkeypatch, chunk_rows):
     """Updates, duplicates, erased and expired records, batches of many pieces, a growing index, compaction."""
-    if engine is not None:
-        monkeypatch.setattr(engine, "CHUNK_ROWS", chunk_rows)
+    if launched is not None:
+        monkeypatch.setattr(launched, "CHUNK_ROWS", chunk_rows)
     cache, chance = make("4MiB"), random.Random(chunk_rows)
     records = {}
     for turn in range(12):
@@ -245,8 +245,8 @@ def test_written_anew_it_is_whole_again(make):
 @pytest.mark.parametrize("chunk_rows", [7, 10**6])
 def test_a_batch_hides_no_change_of_before(make, monkeypatch, chunk_rows):
     """It gives checksums to what it wrote itself, though it names the changed record and is refused it."""
-    if engine is not None:
-        monkeypatch.setattr(engine, "CHUNK_ROWS", chunk_rows)
+    if launched is not None:
+        monkeypatch.setattr(launched, "CHUNK_ROWS", chunk_rows)
     cache = make("1MiB")
     cache.mset({"a": "value", "b": "other"})
     Stored(cache, b"a").change("value", 0)

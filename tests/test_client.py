@@ -47,6 +47,7 @@ CALLS = {
     "scan_iter": lambda cache: list(cache.scan_iter()),
     "info": lambda cache: cache.info(),
     "verify": lambda cache: cache.verify(),
+    "tuning": lambda cache: cache.tuning,
 }
 
 

@@ -9,10 +9,10 @@ from predis_lab import Column, InvalidKey, InvalidValue, Status, UnsupportedType
 try:
     import cupy
 
-    from predis_lab.gpu import engine
+    from predis_lab.gpu import launched
     from predis_lab.gpu.sizing import HARD_LOAD
 except ImportError:  # every test here then skips with this as its reason, see conftest
-    cupy = engine = None
+    cupy = launched = None
 
 pytestmark = pytest.mark.gpu
 
@@ -235,8 +235,8 @@ def test_streams_see_each_others_writes(make):
 @pytest.mark.parametrize(("rows", "nbytes"), [(1024, 2**29), (2**24, 2**14), (64, 2**12)])
 def test_duplicates_across_pieces(make, monkeypatch, there, rows, nbytes):
     """A batch is cut by rows, by bytes, and where a segment of the log ends; the last of equal keys wins."""
-    monkeypatch.setattr(engine, "CHUNK_ROWS", rows)
-    monkeypatch.setattr(engine, "CHUNK_NBYTES", nbytes)
+    monkeypatch.setattr(launched, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(launched, "CHUNK_NBYTES", nbytes)
     cache = make("2MiB")
     n, distinct = 10_000, 700
     numbers = np.random.default_rng(5).integers(0, distinct, n)
@@ -266,7 +266,7 @@ def test_values_that_differ_much_in_length(make, monkeypatch):
     expected = [large if key == b"large" else b"x" for key in keys]
     assert from_device(cache.find(on_device(keys))) == expected
     assert cache.find(keys).to_pylist() == expected
-    monkeypatch.setattr(engine, "INT32_MAX", 100 * MIB)
+    monkeypatch.setattr(launched, "INT32_MAX", 100 * MIB)
     assert cache.find(keys).to_pylist() == expected
 
 

@@ -263,7 +263,7 @@ def test_who_waits_for_a_buffer_keeps_nobody_waiting(cache):
     """Callers get through while one waits for others' buffers: those others may need the lock to give them back."""
     keys, values = column(fixed(np.arange(100))), column(fixed(np.arange(100), 64))
     cache.insert(keys, values)
-    buffers, found = cache._table.pipeline._staging._buffers, []
+    buffers, found = cache._table.pipeline.staging._buffers, []
     held = [buffers.get() for _ in range(staging.BUFFERS)]
     waiting = threading.Thread(target=lambda: found.append(cache.find(keys, device=True)))
     waiting.start()

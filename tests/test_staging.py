@@ -120,10 +120,10 @@ def test_a_failure_while_packing_is_the_callers(stage, monkeypatch, at):
     columns = [fixed(3000, 16)]
     plain, calls = staging.copy_together, iter(range(10**9))
 
-    def copy(target, source):
+    def copy(*copied):
         if next(calls) == at:
             raise MemoryError("no more")
-        plain(target, source)
+        plain(*copied)
 
     with monkeypatch.context() as patch:
         patch.setattr(staging, "copy_together", copy)
@@ -136,9 +136,9 @@ def test_a_failure_while_packing_is_the_callers(stage, monkeypatch, at):
 def test_who_stops_early_leaves_nothing_under_way(stage, monkeypatch):
     plain, packing, columns = staging.copy_together, threading.Semaphore(0), [fixed(3000, 16)]
 
-    def copy(target, source):
+    def copy(*copied):
         packing.release()
-        plain(target, source)
+        plain(*copied)
 
     monkeypatch.setattr(staging, "copy_together", copy)
     stream = cupy.cuda.Stream(non_blocking=True)

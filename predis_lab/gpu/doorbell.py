@@ -26,7 +26,7 @@ from .memory import on_device
 from .modules import function
 from .packed import padded
 from .pinned import pinned
-from .sizing import MAX_LOAD
+from .sizing import MAX_LOAD, NBYTES, ROWS
 
 if TYPE_CHECKING:
     from .memory import Segment
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 THREADS = 256
 DEFINES = (f"TILE={THREADS}",)
-ROWS = 1024  # of a call at most
-NBYTES = 2**17  # of what a call sends at most, and of what it brings
 
 STAY_NS = 5_000_000  # of the block, once started
 # Looks at the answer's number, of some ten nanoseconds each, before others get the interpreter.

@@ -1,8 +1,8 @@
 """DeviceEngine: the Table protocol on a GPU. Chooses the way for each call.
 
 A few keys are asked for at the `doorbell` where there is one and the device is idle. Other small calls read keys from and
-write answers to mapped pinned memory inside the one kernel they launch. Larger ones with columns in host memory go through
-`pipeline`. Columns on the device stay there, on the stream they were made on.
+write answers to mapped pinned memory inside the one kernel they launch (`launched`). Larger ones with columns in host memory
+go through `pipeline`. `tuner` says which are small. Columns on the device stay there, on the stream they were made on.
 
 A call is made with `lock` held, and leaves it while it waits for the device: other callers get through meanwhile. Writers
 take their turns.
@@ -21,33 +21,29 @@ import pyarrow as pa
 from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column, dense_rows
-from ..errors import (
-    CorruptRecord,
-    DeviceFailed,
-    DeviceUnavailable,
-    InvalidArgument,
-    PinnedMemoryUnavailable,
-)
+from ..errors import CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
 from ..table import NO_CHECKSUMS, Status
-from . import usage
+from . import measuring, usage
 from .announced import Announced
-from .batch import rows_that_fit, stored_in_part, too_large
+from .batch import too_large
 from .checksums import check, verify
 from .device import Device
 from .doorbell import Doorbell, NotServedError
+from .guard import Guard
 from .health import TIMEOUT_S, Health
+from .launched import Launched
 from .maintenance import compact_step
-from .memory import REFUSALS, device_bytes, on_device, raise_failure
-from .moving import mapped, on_host, rebase, uploaded
-from .packed import INT32_MAX, Packed
-from .pinned import pinned
+from .memory import raise_failure
+from .moving import on_host
 from .pipeline import Pipeline
+from .ring import ring_nbytes
+from .sizing import ROWS, SMALL_NBYTES
+from .stages import DOORBELL, FIND, INSERT, LAUNCH, PEEK, PIPELINE, Machine
 from .table import DeviceTable
+from .told import InForce
+from .tuner import Tuner
+from .tuning import Tuning
 
-# A call with less traffic than this, both ways together, goes through mapped memory.
-SMALL_NBYTES = 2**18
-CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
-CHUNK_ROWS = 2**24
 # Per step of a scan at least: a launch costs more than reading a few thousand slots.
 SCAN_SLOTS = 2**14
 
@@ -71,6 +67,7 @@ class DeviceEngine:
 
     timeout_s:  how long one step on the device may take before DeviceTimeout is raised
     doorbell:   whether a few keys are asked of a block that stays on the device
+    tuning:     what to choose by; None: what was measured on this machine, see `measuring`
     """
 
     def __init__(
@@ -80,14 +77,15 @@ class DeviceEngine:
         checksums: bool = False,
         timeout_s: float = TIMEOUT_S,
         doorbell: bool = False,
+        tuning: Tuning | None = None,
     ):
         check_device()
         self.health = Health(timeout_s, raise_failure)
         self.lock = self.health.lock
-        self._under_way = 0
+        self.under_way = 0
         self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        buffers = Pipeline.nbytes(capacity_nbytes)
+        buffers = ring_nbytes(capacity_nbytes)[2]
         with self._stream:
             self.table = DeviceTable(
                 capacity_nbytes - buffers, host_capacity_nbytes, checksums, self.health
@@ -95,26 +93,42 @@ class DeviceEngine:
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
             # With checksums records are checked, and sealed, by launches of their own.
             self.doorbell = Doorbell(self.table) if doorbell and not checksums else None
-        self._read_last: Column | None = None
+        self._launched = Launched(self.table, self.pipeline)
+        bell = ROWS if self.doorbell is not None else 0
+        base, room = Tuning(small_nbytes=SMALL_NBYTES), self.pipeline.room_nbytes
+        self.tuner = Tuner(base, tuning, bell, room, lambda: self.table.load_factor)
+        self.measuring = measuring.Measuring(self)
         self._announced = Announced(self._bring, self.pipeline.writing)
 
     @property
     def has_expiry(self) -> bool:
         return self.table.has_expiry
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one call is under way."""
+        return self.under_way > 1
+
+    @property
+    def tuning(self) -> InForce:
+        """What is chosen by, to be looked at."""
+        return InForce(self)
+
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         with self._guard:
-            value = self._ring("get", key, now_ms)
+            value: Any = _UNANSWERED
+            if self.tuner.rings:
+                value = self._ring("get", key, now_ms)
         if value is not _UNANSWERED:
             return value
         keys = Column.single(key)
         longest = self.table.max_value_nbytes
-        if longest <= SMALL_NBYTES:
+        if longest <= self.tuner.tuning.small_nbytes:
             with self._guard:
                 self._check(keys, now_ms)
-                packed = self._find_small(keys, now_ms, longest)
+                packed = self._launched.find(keys, now_ms, longest)
             if packed is not None:  # an Arrow array would take longer to make than the lookup
                 return packed.data[: packed.total].tobytes() if packed.arrays[2][0] else None
         return self.find(keys, now_ms).to_arrow()[0].as_py()
@@ -123,22 +137,27 @@ class DeviceEngine:
         with self._guard:
             self._check(keys, now_ms)
             if keys.on_device:
-                return self._find_on_device(keys, now_ms).column
-            answer = self._ring("find", keys, now_ms)
-            if answer is not _UNANSWERED:
-                return answer
-            guess = self._guess_nbytes(len(keys))
-            if keys.nbytes + guess <= SMALL_NBYTES:
-                packed = self._find_small(keys, now_ms, guess)
+                return self._launched.find_on_device(keys, now_ms).column
+            guess = self._launched.guess_nbytes(len(keys))
+            arm, began = self.tuner.turn(FIND, len(keys), keys.nbytes, guess)
+            if arm.way is DOORBELL:
+                answer = self._ring("find", keys, now_ms)
+                if answer is not _UNANSWERED:
+                    return self._timed(answer, arm, keys.nbytes + guess, began)
+                arm, began = self.tuner.unserved(keys.nbytes + guess), 0.0
+            if arm.way is LAUNCH:
+                packed = self._launched.find(keys, now_ms, guess)
                 if packed is not None:
-                    return packed.column
-            return self.pipeline.find(keys, now_ms)
+                    return self._timed(packed.column, arm, keys.nbytes + guess, began)
+                began = 0.0
+            answer = self.pipeline.find(keys, now_ms, arm.setting)
+            return self._timed(answer, arm, keys.nbytes + guess, began)
 
     def find_on_device(self, keys: Column, now_ms: int) -> Column:
         """The values on the device, on the current stream. keys: in any memory."""
         with self._guard:
             self._check(keys, now_ms)
-            return self._find_on_device(self._on_device(keys), now_ms).column
+            return self._launched.find_on_device(keys, now_ms).column
 
     def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any]:
         """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and whether each is one, bool (n,).
@@ -147,38 +166,9 @@ class DeviceEngine:
         """
         with self._guard:
             self._check(keys, now_ms)
-            packed = self._find_on_device(self._on_device(keys), now_ms)
+            packed = self._launched.find_on_device(keys, now_ms)
             full = packed.full and len(packed.data) == len(keys) * width
             return dense_rows(cupy, packed.column, width, full=full)
-
-    def _find_small(self, keys: Column, now_ms: int, guess: int) -> Packed | None:
-        """None where it is no small call after all."""
-        try:
-            with self._stream:
-                asked = mapped(keys)
-                packed = self.table.find(asked, now_ms, new=_pinned_bytes, capacity=guess)
-            self.health.wait(self._stream, "a lookup", brief=True)
-        except PinnedMemoryUnavailable:
-            return None
-        self._has_read(asked, now_ms)
-        return packed if packed.total <= len(packed.data) else None
-
-    def _find_on_device(self, keys: Column, now_ms: int) -> Packed:
-        guess = self._guess_nbytes(len(keys))
-        packed = self.table.find(keys, now_ms, new=device_bytes, capacity=guess)
-        # Where the guess is the most there can be, nothing needs to be waited for.
-        if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
-            packed = self.table.find(keys, now_ms, new=device_bytes, capacity=packed.total)
-        self._has_read(keys, now_ms, nullcontext())
-        return packed
-
-    def _has_read(
-        self, keys: Column, now_ms: int, stream: AbstractContextManager | None = None
-    ) -> None:
-        """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
-        if self.pipeline.note_read(keys, now_ms, stream or self._stream):
-            # Keys in pinned memory have to last until a later lookup has waited for the stream.
-            self._read_last = None if keys.on_device else keys
 
     def prefetch(self, keys: Column, now_ms: int) -> None:
         self.health.check()
@@ -188,23 +178,14 @@ class DeviceEngine:
     def _bring(self, keys: Column, now_ms: int, segments: int) -> int:
         """Brings up what was announced, see `Announced`, by a thread that holds `writing`."""
         with self.lock, self._guard, self._stream:
-            return self.table.tiers.prefetch(self._on_device(keys), now_ms, segments)
-
-    def _guess_nbytes(self, n: int) -> int:
-        """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
-        table, most = self.table, self.table.find_nbytes(n)
-        if most <= 2**26 or (table.uniform_nbytes is not None and most <= INT32_MAX):
-            return most
-        return int(
-            min(most, max(2**26, 2 * n * table.live_nbytes / max(table.entries, 1)), INT32_MAX)
-        )
+            return self.table.tiers.prefetch(self._launched.on_device(keys), now_ms, segments)
 
     def _check(self, keys: Column, now_ms: int) -> None:
         """Raises CorruptRecord where a record no longer matches; before it is read, for so may its length not."""
         if not self.table.checksums:
             return
         corrupt = self._per_key(
-            keys, np.bool_, lambda column, out: check(self.table, column, now_ms, out)
+            "", keys, now_ms, np.bool_, lambda column, out: check(self.table, column, now_ms, out)
         )
         if corrupt.any():
             first = int(corrupt.argmax())
@@ -219,20 +200,22 @@ class DeviceEngine:
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard:
-            answer = self._ring("contains", keys, now_ms)
-            if answer is not _UNANSWERED:
-                return answer
             return self._per_key(
-                keys, np.bool_, lambda column, out: self.table.peek(column, now_ms, present=out)
+                "contains",
+                keys,
+                now_ms,
+                np.bool_,
+                lambda column, out: self.table.peek(column, now_ms, present=out),
             )
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard:
-            answer = self._ring("expiry", keys, now_ms)
-            if answer is not _UNANSWERED:
-                return answer
             return self._per_key(
-                keys, np.int64, lambda column, out: self.table.peek(column, now_ms, expiry=out)
+                "expiry",
+                keys,
+                now_ms,
+                np.int64,
+                lambda column, out: self.table.peek(column, now_ms, expiry=out),
             )
 
     def count(self, now_ms: int) -> int:
@@ -244,21 +227,12 @@ class DeviceEngine:
         step = max(SCAN_SLOTS, count)
         while slot < table.slots:
             n = min(step, table.slots - slot)
-            yield self._scan_slots(slot, n, now_ms)
+            with self._guard:
+                piece = self._launched.scan(slot, n, now_ms)
+            yield piece
             slot += n
             if epoch != table.epoch:
                 slot, epoch = 0, table.epoch  # the index has grown: its slots are others now
-
-    def _scan_slots(self, first: int, n: int, now_ms: int) -> Column:
-        capacity = 0
-        with self._guard:
-            while True:
-                with self._stream:
-                    packed = self.table.scan(first, n, now_ms, capacity)
-                self.health.wait(self._stream, "a scan")
-                if packed.total <= capacity:
-                    return Column.of(packed.column.to_arrow().drop_null())
-                capacity = packed.total
 
     # ---- Writing
 
@@ -282,59 +256,47 @@ class DeviceEngine:
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
         with self._guard, self.health.holding(self.pipeline.writing):
-            answer = self._ring("put", key, value, expire_at_ms, now_ms)
-            if answer is not _UNANSWERED:
-                return answer
+            if self.tuner.rings:
+                answer = self._ring("put", key, value, expire_at_ms, now_ms)
+                if answer is not _UNANSWERED:
+                    return answer
             keys, values = Column.single(key), Column.single(value)
             return int(self._insert(keys, values, expire_at_ms, now_ms)[0])
 
     def _insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        answer = self._ring("insert", keys, values, expire_at_ms, now_ms)
-        if answer is not _UNANSWERED:
-            return answer
-        small = not keys.on_device and not values.on_device
-        if small and keys.nbytes + values.nbytes > SMALL_NBYTES:
-            # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
-            with self.lock if self.table.checksums else nullcontext():
-                return self.pipeline.insert(keys, values, expire_at_ms, now_ms)
-        n, row, table = len(keys), 0, self.table
-        kept, failure = [], None  # pinned, until the device has read them
-        with self._stream if small else nullcontext():
-            status: Any = (pinned if small else on_device)(n, np.int8)
-            batch = table.begin(keys, values, now_ms)
-            try:
-                while row < n:
-                    stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
-                    stop = min(stop, row + CHUNK_ROWS)
-                    reach = mapped if small else self._on_device
-                    pair = reach(keys[row:stop]), reach(values[row:stop])
-                    if small:
-                        kept.append(pair)
-                    table.append(batch, *pair, expire_at_ms, now_ms, status)
-                    row = stop
-            except REFUSALS as error:
-                if not batch.row:
-                    raise
-                failure = error
-            finally:
-                table.end(batch)
-            if small:  # the seal reads the keys
-                self.health.wait(self._stream, "a write", brief=True)
-            return stored_in_part(np.array(status if small else status.get()), batch, failure)
+        if keys.on_device or values.on_device:
+            return self._launched.insert(keys, values, expire_at_ms, now_ms)
+        traffic = keys.nbytes + values.nbytes
+        arm, began = self.tuner.turn(INSERT, len(keys), traffic, 0)
+        records = keys, values, expire_at_ms, now_ms
+        if arm.way is DOORBELL:
+            answer = self._ring("insert", *records)
+            if answer is not _UNANSWERED:
+                return self._timed(answer, arm, traffic, began)
+            arm, began = self.tuner.unserved(traffic), 0.0
+        if arm.way is not PIPELINE:
+            return self._timed(self._launched.insert(*records), arm, traffic, began)
+        # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
+        with self.lock if self.table.checksums else nullcontext():
+            answer = self.pipeline.insert(*records, arm.setting)
+        return self._timed(answer, arm, traffic, began)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         with self._guard, self.health.holding(self.pipeline.writing):
-            answer = self._ring("erase", keys, now_ms)
-            if answer is not _UNANSWERED:
-                return answer
             return self._per_key(
-                keys, np.bool_, lambda column, out: self.table.erase(column, now_ms, out)
+                "erase",
+                keys,
+                now_ms,
+                np.bool_,
+                lambda column, out: self.table.erase(column, now_ms, out),
             )
 
     def expire(self, keys: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         with self._guard, self.health.holding(self.pipeline.writing):
             return self._per_key(
+                "",
                 keys,
+                now_ms,
                 np.bool_,
                 lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out),
             )
@@ -352,7 +314,7 @@ class DeviceEngine:
 
     def memory(self) -> dict[str, int | float]:
         with self._stream:
-            return usage.of_engine(self.table, self._capacity, Pipeline.nbytes(self._capacity))
+            return usage.of_engine(self.table, self._capacity, ring_nbytes(self._capacity)[2])
 
     def stats(self) -> dict[str, int]:
         if not self.table.tiers.capacity:
@@ -364,8 +326,13 @@ class DeviceEngine:
     def transfers(self) -> dict[str, float]:
         return usage.of_link(self.pipeline.transfers, self.health.waited_s)
 
+    def measure(self) -> Machine:
+        """The constants of this machine anew, by a call that keeps the table to itself: a second at most."""
+        with self.lock, self._guard, self.health.holding(self.pipeline.writing):
+            return self.measuring.finish()
+
     def describe(self) -> dict[str, str]:
-        return {"backend": "cuda", "device": Device.current().name}
+        return {"backend": "cuda", "device": Device.current().name, "tuning": self.tuner.state}
 
     def traced(self) -> AbstractContextManager:
         """When each stage of the bulk calls made inside began and ended: `Pipeline.traced`."""
@@ -374,7 +341,7 @@ class DeviceEngine:
     def close(self) -> None:
         with self.health.unlocked():
             self._announced.close(lambda: self.health.stuck is not None)
-        while self._under_way:  # calls of other threads that have left the lock to wait
+        while self.under_way:  # calls of other threads that have left the lock to wait
             with self.health.unlocked():
                 time.sleep(1e-3)
         if self.health.stuck is not None and not self.health.stuck[0].done:
@@ -386,11 +353,11 @@ class DeviceEngine:
             self.table.close()
         self.pipeline.close()
 
-    # ---- Moving columns
+    # ---- Ways
 
     @property
-    def _guard(self) -> _Guard:
-        return _Guard(self)
+    def _guard(self) -> Guard:
+        return Guard(self)
 
     def _ring(self, verb: str, *asked: Any) -> Any:
         """What the doorbell answers, or _UNANSWERED where another way has to be gone."""
@@ -401,56 +368,34 @@ class DeviceEngine:
         except NotServedError:
             return _UNANSWERED
 
-    def _per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
-        """One answer of `dtype` per key, written by `fill(column, answers)`."""
-        n = len(keys)
-        if not keys.on_device and keys.nbytes + n * np.dtype(dtype).itemsize > SMALL_NBYTES:
-            return self.pipeline.per_key(keys, dtype, fill)
+    def _timed(self, answer: Any, arm: Any, traffic: int, began: float) -> Any:
+        """The answer, once the tuner knows how long it took; where nothing is known of this machine, more is measured."""
+        if began:
+            self.tuner.ended(arm, traffic, began)
+        elif arm.way is PIPELINE and self.tuner.machine is None:
+            self.measuring.go_on()
+        return answer
+
+    def _per_key(
+        self,
+        verb: str,
+        keys: Column,
+        now_ms: int,
+        dtype: Any,
+        fill: Callable[[Column, Any], None],
+    ) -> np.ndarray:
+        """One answer of `dtype` per key, written by `fill(column, answers)`. verb: of the doorbell; "" where it has none"""
         if keys.on_device:
-            answers = on_device(n, dtype)
-            for row in range(0, n, CHUNK_ROWS):
-                fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
-            return answers.get()
-        asked, answers = mapped(keys), pinned(n, dtype)  # both are kept until the device is done
-        with self._stream:
-            if n:
-                fill(asked, answers)
-        self.health.wait(self._stream, "a lookup", brief=True)
-        return np.array(answers)
-
-    def _on_device(self, column: Column) -> Column:
-        """The column on the device, copied on the current stream."""
-        if column.on_device:
-            return column
-        stream = cupy.cuda.get_current_stream()
-
-        def upload(source: np.ndarray) -> Any:
-            target = device_bytes(source.nbytes)
-            self.pipeline.upload(source, target.data.ptr, stream)
-            return target
-
-        copy, start = uploaded(column, upload)
-        rebase(copy, start)
-        return copy
-
-
-class _Guard:
-    """A call under way: refused while the device is stuck, and what the driver refuses gets a name."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: DeviceEngine):
-        self._engine = engine
-
-    def __enter__(self) -> None:
-        self._engine.health.check()
-        self._engine._under_way += 1
-
-    def __exit__(self, kind: Any, error: BaseException | None, *_: object) -> None:
-        self._engine._under_way -= 1
-        if isinstance(error, REFUSALS):
-            raise DeviceFailed(f"the device refused: {error}") from error
-
-
-def _pinned_bytes(nbytes: int) -> Any:
-    return pinned(nbytes, np.uint8)
+            return self._launched.per_key(keys, dtype, fill)
+        down = len(keys) * np.dtype(dtype).itemsize
+        arm, began = self.tuner.turn(PEEK, len(keys), keys.nbytes, down)
+        if arm.way is DOORBELL:
+            answer = self._ring(verb, keys, now_ms) if verb else _UNANSWERED
+            if answer is not _UNANSWERED:
+                return self._timed(answer, arm, keys.nbytes + down, began)
+            arm, began = self.tuner.unserved(keys.nbytes + down), 0.0
+        if arm.way is PIPELINE:
+            answer = self.pipeline.per_key(keys, dtype, fill, arm.setting)
+        else:
+            answer = self._launched.per_key(keys, dtype, fill)
+        return self._timed(answer, arm, keys.nbytes + down, began)

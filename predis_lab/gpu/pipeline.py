@@ -33,6 +33,7 @@ from .pinned import host_array, pinned, pool
 from .ring import (
     BITMAP_ROWS,
     DEPTH,
+    KEYS_SHARE,
     Chunk,
     Ring,
     Upload,
@@ -41,47 +42,46 @@ from .ring import (
     ring_nbytes,
     share_of,
 )
+from .stages import Setting
 from .staging import Part, Staging, copy_async
 from .table import DeviceTable
 from .tracing import Interval, Trace
 from .transfers import Moved, Transfers, measured
 
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
-AHEAD = 2  # uploads under way while one is looked up; less than DEPTH - 1
+AHEAD = (
+    2  # uploads under way while one is looked up, at most; always two less than there are buffers
+)
 
 
 class Pipeline:
     """Bulk calls on a table.
 
-    stream:  on which the table's kernels run
+    stream:       on which the table's kernels run
+    room_nbytes:  of a ring of answers or records; as much as its buffers have together
     """
 
     def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
         self.table, self.health, self.stream = table, table.health, stream
         self.transfers = Transfers()
         self.trace: Trace | None = None
-        self._borrowed: list[tuple[Any, np.ndarray]] = []
         self.writing = Turns()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         keys, chunk, nbytes = ring_nbytes(capacity_nbytes)
+        self.room_nbytes = DEPTH * chunk
         memory = from_driver(nbytes)
         if memory is None:
             raise InvalidArgument(f"the device has no {nbytes:,} bytes left for buffers")
         edges = DEPTH * keys, DEPTH * (keys + chunk), DEPTH * (keys + 2 * chunk)
         self._keys = Ring(memory[: edges[0]], "an upload", "a lookup")
-        self._answers = Ring(memory[edges[0] : edges[1]], "a lookup", "a download")
+        self.answers = Ring(memory[edges[0] : edges[1]], "a lookup", "a download")
         self._records = Ring(memory[edges[1] : edges[2]], "an upload", "a write")
-        self._reading = threading.Lock()
-        self._staging = Staging(self.health)
-
-    @staticmethod
-    def nbytes(capacity_nbytes: int) -> int:
-        """Device bytes that a pipeline's buffers take."""
-        return ring_nbytes(capacity_nbytes)[2]
+        self.reading = threading.Lock()
+        self.staging = Staging(self.health)
 
     # ---- Reading
 
-    def find(self, keys: Column, now_ms: int) -> Column:
+    def find(self, keys: Column, now_ms: int, setting: Setting) -> Column:
         """The values of n keys in host memory, in pinned memory."""
         answer = Answer(len(keys), self.health, self._down)
 
@@ -100,13 +100,16 @@ class Pipeline:
             if chunk.answer.total > len(chunk.answer.data):
                 total = chunk.answer.total
                 return self._bring_long(answer, chunk.keys, chunk.first, total, now_ms)
-            answer.count(DEPTH)  # the chunk before those had this one's buffer
+            answer.count(setting.depth)  # the chunk before those had this one's buffer
             return answer.add(chunk.first, chunk.answer)
 
-        self._read(keys, self._expected_nbytes(), launch, collect, answer, note_at_ms=now_ms)
+        width = self._expected_nbytes()
+        self._read(keys, width, launch, collect, answer, setting, note_at_ms=now_ms)
         return answer.column()
 
-    def per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
+    def per_key(
+        self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None], setting: Setting
+    ) -> np.ndarray:
         """One answer of `dtype` per key in host memory, written by `fill(column, answers)`."""
         result = host_array(len(keys), dtype)
 
@@ -121,7 +124,7 @@ class Pipeline:
             copy_async(target.ctypes.data, source, target.nbytes, self._down, down=True)
             return target.nbytes
 
-        self._read(keys, result.itemsize, launch, collect, result)
+        self._read(keys, result.itemsize, launch, collect, result, setting)
         return result.view(np.ndarray)
 
     def _read(
@@ -131,6 +134,7 @@ class Pipeline:
         launch: Callable[[Chunk], None],
         collect: Callable[[Chunk], int],
         keep: Any,
+        setting: Setting,
         *,
         note_at_ms: int | None = None,
     ) -> None:
@@ -139,10 +143,10 @@ class Pipeline:
         note_at_ms: when the keys count as read
         """
         asked, numbers = deque[Chunk](), itertools.count()
-        most = self._answers.nbytes / (answer_nbytes + 1)
 
         def ask(upload: Upload, first: int) -> int:
-            number, buffer = next(numbers), self._answers.next(self.health)
+            number, buffer = next(numbers), self.answers.next(self.health)
+            most = self.answers.nbytes / (answer_nbytes + 1)
             stop = first + even_rows(upload.stop - first, share_of(number) * most)
             chunk = Chunk(number, first, stop, upload, buffer)
             with self.health.lock, self.stream, self._span("kernel", chunk.number, self.stream):
@@ -181,22 +185,25 @@ class Pipeline:
                     finish()
 
         with (
-            self.health.holding(self._reading),
+            self.health.holding(self.reading),
             self.health.unlocked(),
             measured(self.transfers, self.health.lock) as moved,
             self._kept(keep, keys),
             closing(self._uploads(self._keys, [keys], BITMAP_ROWS, moved)) as uploads,
         ):
-            ahead = deque[Upload]()
+            self.staging.packers = setting.packers
+            self._keys.shape(int(KEYS_SHARE * setting.chunk_nbytes), setting.depth, self.health)
+            self.answers.shape(setting.chunk_nbytes, setting.depth, self.health)
+            ahead, most_ahead = deque[Upload](), min(AHEAD, setting.depth - 2)
             for upload in uploads:
                 ahead.append(upload)
-                if len(ahead) > min((upload.number + 3) // 4, AHEAD):  # the first one at once
+                if len(ahead) > min((upload.number + 3) // 4, most_ahead):  # the first one at once
                     look_up(ahead.popleft())
             while ahead:
                 look_up(ahead.popleft())
             while asked:
                 finish()
-            self._answers.drain(self.health)
+            self.answers.drain(self.health)
 
     def note_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> bool:
         """Tells the tiers of keys in memory that the device reaches; whether it did.
@@ -246,12 +253,16 @@ class Pipeline:
 
     # ---- Writing
 
-    def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+    def insert(
+        self, keys: Column, values: Column, expire_at_ms: int, now_ms: int, setting: Setting
+    ) -> np.ndarray:
         """A status per record of columns in host memory. The caller holds `writing`.
 
         raises: DeviceFailed, with the statuses where part of the batch has been stored
         """
         sent, result = deque[Upload](), host_array(len(keys), np.int8)
+        self.staging.packers = setting.packers
+        self._records.shape(setting.chunk_nbytes, setting.depth, self.health)
         with self.stream:
             status = on_device(len(keys), np.int8)
             batch = self.table.begin(keys, values, now_ms)
@@ -277,7 +288,9 @@ class Pipeline:
                 try:
                     for upload in uploads:
                         sent.append(upload)
-                        while sent and (len(sent) >= DEPTH - 1 or sent[0].buffer.ready.done):
+                        while sent and (
+                            len(sent) >= setting.depth - 1 or sent[0].buffer.ready.done
+                        ):
                             store()
                     while sent:
                         store()
@@ -315,7 +328,7 @@ class Pipeline:
     ) -> Generator[Upload, None, None]:
         """The columns' `pieces`, each once it is on its way."""
         steps = pieces(columns, ring.nbytes, step)
-        with closing(self._staging.parts(columns, steps, self._up)) as parts:
+        with closing(self.staging.parts(columns, steps, self._up)) as parts:
             rows = ((part, *piece) for part in parts for piece in part.pieces)
             for number, (part, first, stop) in enumerate(rows):
                 upload = Upload(number, first, stop, ring.next(self.health))
@@ -351,13 +364,6 @@ class Pipeline:
             for column, start in zip(upload.columns, upload.starts, strict=True):
                 rebase(column, start)
 
-    def upload(self, source: np.ndarray, target: int, stream: Any) -> None:
-        """Copies host memory to a device address, for calls that are not in chunks: `Staging.upload`."""
-        self._staging.upload(source, target, stream)
-        # Pinned memory is read later: the caller may have let go of it by then.
-        self._borrowed = [(read, memory) for read, memory in self._borrowed if not read.done]
-        self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), source))
-
     def _span(self, stage: str, chunk: int, stream: Any) -> AbstractContextManager:
         return nullcontext() if self.trace is None else self.trace.span(stage, chunk, stream)
 
@@ -379,15 +385,15 @@ class Pipeline:
     def traced(self) -> Iterator[list[Interval]]:
         """The intervals of all bulk calls made inside, there when the block is left."""
         found: list[Interval] = []
-        self.trace = self._staging.trace = Trace()
+        self.trace = self.staging.trace = Trace()
         try:
             yield found
             found.extend(self.trace.intervals())
         finally:
-            self.trace = self._staging.trace = None
+            self.trace = self.staging.trace = None
 
     def close(self) -> None:
         """Gives the buffers back."""
-        self._staging.close()
-        for ring in (self._keys, self._answers, self._records):
+        self.staging.close()
+        for ring in (self._keys, self.answers, self._records):
             ring.close()

@@ -16,14 +16,18 @@ from .health import Health
 from .memory import device_bytes
 from .packed import padded
 from .pinned import pinned
-from .sizing import granule, rounded
+from .sizing import (
+    CHUNK_NBYTES,
+    DEPTH,
+    FIRST_SHARE,
+    KEYS_SHARE,
+    MIN_CHUNK_NBYTES,
+    MOST_DEPTH,
+    granule,
+    rounded,
+)
 
-DEPTH = 4  # buffers of a ring: one that is filled, two whose chunks wait, one that is emptied
-CHUNK_NBYTES = 32 * 2**20  # of answers or records
-MIN_CHUNK_NBYTES = 2**12
 CHUNK_SHARE = 1 / 256  # of the capacity, at most
-FIRST_SHARE = 1 / 2  # of a chunk: the first one; shorter ones take the host as long as the link
-KEYS_SHARE = 1 / 2  # of a chunk: of keys to look up
 BITMAP_ROWS = 8  # bitmaps are cut at whole bytes
 
 Rows = tuple[int, int]  # the first, and one past the last
@@ -61,21 +65,34 @@ class Buffer:
 
 
 class Ring:
-    """Buffers of nbytes each, used in turn, by one call at a time.
+    """Buffers used in turn, by one call at a time; as many, and as long, as that call wants them to be.
 
     memory:             of all of them, uint8
     filling, emptying:  what a chunk is in its buffer for, as is told where it does not end
     """
 
     def __init__(self, memory: Any, filling: str, emptying: str):
-        self.nbytes, self._stages = memory.size // DEPTH, (filling, emptying)
-        self._turn, self._buffers = 0, []
-        for at in range(0, DEPTH * self.nbytes, self.nbytes):
-            self._buffers.append(Buffer(memory[at : at + self.nbytes], pinned(1, np.uint64)))
+        self.memory, self._stages = memory, (filling, emptying)
+        self._events = [(_event(), _event(), pinned(1, np.uint64)) for _ in range(MOST_DEPTH)]
+        self._cut(memory.size // DEPTH, DEPTH)
+
+    def _cut(self, nbytes: int, depth: int) -> None:
+        self.nbytes, self.depth, self._turn = nbytes, depth, 0
+        self._buffers = [
+            Buffer(self.memory[at * nbytes : (at + 1) * nbytes], count, ready=ready, done=done)
+            for at, (ready, done, count) in enumerate(self._events[:depth])
+        ]
+
+    def shape(self, nbytes: int, depth: int, health: Health) -> None:
+        """Has `depth` buffers of nbytes each, once all chunks are done with; by whoever makes the next call."""
+        nbytes = min(nbytes, self.memory.size // depth) // 256 * 256
+        if (nbytes, depth) != (self.nbytes, self.depth):
+            self.drain(health)
+            self._cut(nbytes, depth)
 
     def next(self, health: Health) -> Buffer:
         """The buffer used longest ago, once its chunk is done with."""
-        self._turn = (self._turn + 1) % DEPTH
+        self._turn = (self._turn + 1) % self.depth
         buffer = self._buffers[self._turn]
         self._await(buffer, health)
         buffer.used = 0
@@ -99,6 +116,7 @@ class Ring:
     def close(self) -> None:
         """Gives the memory back."""
         self._buffers.clear()
+        self.memory = None
 
 
 @dataclass

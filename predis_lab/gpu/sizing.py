@@ -1,11 +1,14 @@
 """How large a table's parts are: segments so that they fill a capacity, an index so that the log beside it fills too.
 
-Plain arithmetic on bytes, without CUDA. Called by `table` and `memory`.
+Also what calls are cut by unless something else is tuned. Plain arithmetic on bytes, without CUDA. Called by `table`, `memory`,
+`ring`, `doorbell` and `tuning`.
 """
 
 from __future__ import annotations
 
 import math
+
+import pyarrow as pa
 
 SLOTS = 8  # per bucket
 SLOT_NBYTES = 8
@@ -20,6 +23,23 @@ ALIGNMENT = 512  # of whatever the driver gives, below that
 MIN_INDEX = 2**16  # bytes of an empty table's
 # Few enough bytes that some segments always fit, enough that a batch needs few launches.
 MIN_SEGMENT, MAX_SEGMENT, SEGMENTS = 2**16, 2**30, 64
+
+# Of a call at the doorbell at most: keys, and bytes that it sends or brings.
+ROWS, NBYTES = 1024, 2**17
+# A call with less traffic than this, both ways together, goes through mapped memory.
+SMALL_NBYTES = 2**18
+# Buffers of a ring: one that is filled, two whose chunks wait, one that is emptied; shorter chunks may be more.
+DEPTH, MOST_DEPTH = 4, 8
+CHUNK_NBYTES = 32 * 2**20  # of answers or records
+MIN_CHUNK_NBYTES = 2**12
+FIRST_SHARE = 1 / 2  # of a chunk: the first one; shorter ones take the host as long as the link
+KEYS_SHARE = 1 / 2  # of a chunk: of keys to look up
+# Waking the cores that copy takes as long as copying megabytes: as much as this at once, of several chunks where these are
+# short.
+BUFFER_NBYTES = 48 * 2**20
+ALONE_NBYTES = 2**20  # one core copies up to here
+# One core manages some 6 to 10 GB/s, the link five times as much.
+PACKERS = max(1, min(14, pa.cpu_count() - 2))
 
 
 def granule(capacity: int) -> int:

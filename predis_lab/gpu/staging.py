@@ -24,18 +24,13 @@ from .moving import uploaded
 from .packed import padded
 from .pinned import host_array, is_pinned
 from .ring import Rows, upload_nbytes
+from .sizing import ALONE_NBYTES, BUFFER_NBYTES, PACKERS
 from .tracing import Trace
 
-# Waking the cores that copy takes as long as copying megabytes: as much as this at once, of several chunks where these are
-# short.
-BUFFER_NBYTES = 48 * 2**20
 AHEAD = 2  # parts packed before they are asked for
 BUFFERS = AHEAD + 2  # one being sent, one that the link has yet to empty
 MOST_ARRAYS = 4  # of a part: data and offsets of keys and values
 PIECE_NBYTES = 4 * 2**20  # of what is sent without being cut into chunks
-ALONE_NBYTES = 2**20  # one core copies up to here
-# One core manages some 6 to 10 GB/s, the link five times as much.
-PACKERS = max(1, min(14, pa.cpu_count() - 2))
 
 
 @dataclass
@@ -58,7 +53,8 @@ class Part:
 class Staging:
     """Columns from any host memory, for any thread.
 
-    trace:  where each packing is noted; None as a rule
+    packers:  cores that copy together
+    trace:    where each packing is noted; None as a rule
     """
 
     def __init__(self, health: Health):
@@ -68,6 +64,7 @@ class Staging:
         self._buffers: SimpleQueue[tuple[np.ndarray, Any]] = SimpleQueue()
         for _ in range(BUFFERS):  # their memory comes with the first use
             self._buffers.put((np.empty(0, np.uint8), cupy.cuda.Event(disable_timing=True)))
+        self.packers = PACKERS
         self.trace: Trace | None = None
 
     def parts(
@@ -165,9 +162,10 @@ class Staging:
     def _copy_all(self, copies: list[tuple[np.ndarray, np.ndarray]]) -> None:
         """Fills (target, source) all at once: for one after the other the cores would have to be woken each time."""
         copies.sort(key=lambda copy: copy[1].nbytes)
-        others = [self._copiers.submit(copy_together, *copy) for copy in copies[:-1]]
+        packers = self.packers
+        others = [self._copiers.submit(copy_together, *one, packers) for one in copies[:-1]]
         try:
-            copy_together(*copies[-1])
+            copy_together(*copies[-1], packers)
         finally:
             wait(others)
         for copying in others:
@@ -202,10 +200,10 @@ def _runs(columns: Sequence[Column], pieces: Iterable[Rows]) -> Iterator[list[Ro
         yield run
 
 
-def copy_together(target: np.ndarray, source: np.ndarray) -> None:
-    """Copies bytes to the front of `target` with several cores, the interpreter left to others."""
+def copy_together(target: np.ndarray, source: np.ndarray, packers: int) -> None:
+    """Copies bytes to the front of `target` with so many cores, the interpreter left to others."""
     writer = pa.FixedSizeBufferWriter(pa.py_buffer(target))
-    writer.set_memcopy_threads(PACKERS)
+    writer.set_memcopy_threads(packers)
     writer.set_memcopy_threshold(ALONE_NBYTES)
     writer.write(pa.py_buffer(source))
 

@@ -6,7 +6,7 @@ import ctypes
 from types import SimpleNamespace
 from typing import Any
 
-memcpyHostToDevice, memcpyDeviceToHost = 1, 2  # noqa: N816 - CuPy's own names
+memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice = 1, 2, 3  # noqa: N816 - CuPy's own names
 cudaMemPoolAttrReservedMemCurrent = cudaMemPoolAttrUsedMemCurrent = 0  # noqa: N816
 cudaDevAttrMemoryClockRate = cudaDevAttrGlobalMemoryBusWidth = 0  # noqa: N816
 
@@ -17,6 +17,10 @@ class CUDARuntimeError(RuntimeError):
 
 def getDeviceCount() -> int:  # noqa: N802
     return 1
+
+
+def driverGetVersion() -> int:  # noqa: N802
+    return 0
 
 
 def getDevice() -> int:  # noqa: N802

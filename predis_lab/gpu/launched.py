@@ -1,0 +1,146 @@
+"""Calls that a launch or a few serve: a few keys in mapped pinned memory, or columns that lie on the device. Called by `engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ..columns import Column
+from ..errors import PinnedMemoryUnavailable
+from .batch import rows_that_fit, stored_in_part
+from .memory import REFUSALS, device_bytes, on_device
+from .moving import mapped, rebase, uploaded
+from .packed import INT32_MAX, Packed
+from .pinned import pinned
+from .pipeline import Pipeline
+from .table import DeviceTable
+
+CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
+CHUNK_ROWS = 2**24
+
+
+class Launched:
+    """A table's calls on mapped memory, on the engine's stream, and on device columns, on the current one."""
+
+    def __init__(self, table: DeviceTable, pipeline: Pipeline):
+        self.table, self.pipeline, self.health = table, pipeline, table.health
+        self._stream = pipeline.stream
+        self._read_last: Column | None = None
+        self._borrowed: list[tuple[Any, np.ndarray]] = []
+
+    def guess_nbytes(self, n: int) -> int:
+        """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
+        table, most = self.table, self.table.find_nbytes(n)
+        if most <= 2**26 or (table.uniform_nbytes is not None and most <= INT32_MAX):
+            return most
+        return int(
+            min(most, max(2**26, 2 * n * table.live_nbytes / max(table.entries, 1)), INT32_MAX)
+        )
+
+    def find(self, keys: Column, now_ms: int, guess: int) -> Packed | None:
+        """The values of host keys, in mapped memory; None where it is no small call after all."""
+        try:
+            with self._stream:
+                asked = mapped(keys)
+                packed = self.table.find(asked, now_ms, new=_pinned_bytes, capacity=guess)
+            self.health.wait(self._stream, "a lookup", brief=True)
+        except PinnedMemoryUnavailable:
+            return None
+        self._has_read(asked, now_ms, self._stream)
+        return packed if packed.total <= len(packed.data) else None
+
+    def find_on_device(self, keys: Column, now_ms: int) -> Packed:
+        """The values on the device, of keys in any memory."""
+        keys, guess = self.on_device(keys), self.guess_nbytes(len(keys))
+        packed = self.table.find(keys, now_ms, new=device_bytes, capacity=guess)
+        # Where the guess is the most there can be, nothing needs to be waited for.
+        if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
+            packed = self.table.find(keys, now_ms, new=device_bytes, capacity=packed.total)
+        self._has_read(keys, now_ms, nullcontext())
+        return packed
+
+    def _has_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> None:
+        """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
+        if self.pipeline.note_read(keys, now_ms, stream):
+            # Keys in pinned memory have to last until a later lookup has waited for the stream.
+            self._read_last = None if keys.on_device else keys
+
+    def per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
+        """One answer of `dtype` per key, written by `fill(column, answers)`."""
+        n = len(keys)
+        if keys.on_device:
+            answers = on_device(n, dtype)
+            for row in range(0, n, CHUNK_ROWS):
+                fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
+            return answers.get()
+        asked, answers = mapped(keys), pinned(n, dtype)  # both are kept until the device is done
+        with self._stream:
+            if n:
+                fill(asked, answers)
+        self.health.wait(self._stream, "a lookup", brief=True)
+        return np.array(answers)
+
+    def scan(self, first: int, n: int, now_ms: int) -> Column:
+        """The keys in n slots from slot `first` on, in host memory."""
+        capacity = 0
+        while True:
+            with self._stream:
+                packed = self.table.scan(first, n, now_ms, capacity)
+            self.health.wait(self._stream, "a scan")
+            if packed.total <= capacity:
+                return Column.of(packed.column.to_arrow().drop_null())
+            capacity = packed.total
+
+    def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
+        """A status per record. Host columns are mapped, unless either is on the device: then both go there."""
+        small = not keys.on_device and not values.on_device
+        n, row, table = len(keys), 0, self.table
+        kept, failure = [], None  # pinned, until the device has read them
+        with self._stream if small else nullcontext():
+            status: Any = (pinned if small else on_device)(n, np.int8)
+            batch = table.begin(keys, values, now_ms)
+            try:
+                while row < n:
+                    stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
+                    stop = min(stop, row + CHUNK_ROWS)
+                    reach = mapped if small else self.on_device
+                    pair = reach(keys[row:stop]), reach(values[row:stop])
+                    if small:
+                        kept.append(pair)
+                    table.append(batch, *pair, expire_at_ms, now_ms, status)
+                    row = stop
+            except REFUSALS as error:
+                if not batch.row:
+                    raise
+                failure = error
+            finally:
+                table.end(batch)
+            if small:  # the seal reads the keys
+                self.health.wait(self._stream, "a write", brief=True)
+            return stored_in_part(np.array(status if small else status.get()), batch, failure)
+
+    def on_device(self, column: Column) -> Column:
+        """The column on the device, copied on the current stream."""
+        if column.on_device:
+            return column
+        stream = cupy.cuda.get_current_stream()
+
+        def upload(source: np.ndarray) -> Any:
+            target = device_bytes(source.nbytes)
+            self.pipeline.staging.upload(source, target.data.ptr, stream)
+            # Pinned memory is read later: the caller may have let go of it by then.
+            self._borrowed = [(read, memory) for read, memory in self._borrowed if not read.done]
+            self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), source))
+            return target
+
+        copy, start = uploaded(column, upload)
+        rebase(copy, start)
+        return copy
+
+
+def _pinned_bytes(nbytes: int) -> Any:
+    return pinned(nbytes, np.uint8)
