@@ -7,6 +7,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= smoke
 WORKERS ?= 2
+PORT    ?= 5010
 
 PY  := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
 NEW := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -20,9 +21,12 @@ nightly: $(call set_up,lab)  ## run all notebooks at night: goes on where one wa
 	$(PY) -m predis_lab.cli nightly --profile $(PROFILE)
 
 test: $(call set_up,test)  ## run the tests, then the notebooks as tests
-	$(PY) -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m "not quiet"
-	$(PY) -m pytest -m quiet
+	$(PY) -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m "not quiet and not browser"
+	$(PY) -m pytest -m "quiet or browser"
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --nbval --nbval-kernel-name python3 --nbval-cell-timeout 300 -p no:cacheprovider notebooks
+
+dashboard: $(call set_up,lab)  ## watch Predis and Redis work side by side, in a browser (PORT=5010)
+	$(PY) -m predis_lab.cli dashboard --port $(PORT)
 
 lab: $(call set_up,jupyter)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks
@@ -48,7 +52,7 @@ clean:  ## remove the set-up and every run but the reference
 	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 # ---- Set-up: one stamp per set of packages, made anew when what it depends on changes.
 
@@ -65,10 +69,11 @@ $(VENV)/.has-lab: pyproject.toml requirements.lock $(wildcard requirements-cuda*
 
 $(VENV)/.has-test $(VENV)/.has-jupyter $(VENV)/.has-check: $(VENV)/.has-%: $(VENV)/.has-lab
 	$(NEW) --constraint requirements.lock --editable ".[lab,$*]"
+	@test $* != test || scripts/browser.sh
 	@touch $@
 
 $(VENV)/.has-lock: | $(VENV)/bin/python
 	$(NEW) uv
 	@touch $@
 
-.PHONY: report nightly test lab check readme lock clean help
+.PHONY: report nightly test dashboard lab check readme lock clean help

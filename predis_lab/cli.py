@@ -54,6 +54,21 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument(
         "--history", type=Path, metavar="DIR", help="look for change points in this folder of runs"
     )
+    dashboard = commands.add_parser("dashboard", help="watch Predis and Redis work, in a browser")
+    dashboard.add_argument("--port", type=int, default=5010, help="on loopback (default: 5010)")
+    dashboard.add_argument(
+        "--capacity", default="1GiB", help='of Predis, such as "4GiB" (default: 1GiB)'
+    )
+    instead = dashboard.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--replay", type=Path, metavar="DIR", help="show a recording instead of load"
+    )
+    instead.add_argument(
+        "--record",
+        nargs=2,
+        metavar=("SECONDS", "DIR"),
+        help="play all scenes without a browser, and leave a recording in that folder",
+    )
     commands.add_parser("readme", help="write README's figure and table from the reference run")
     options = parser.parse_args(arguments)
     if options.command == "readme":
@@ -67,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         return compare_runs(
             options.run, options.baseline, everything=options.all, history=options.history
         )
+    if options.command == "dashboard":
+        return _dashboard(options)
     return _nightly(options) if options.command == "nightly" else _report(options)
 
 
@@ -105,6 +122,23 @@ def _nightly(options: argparse.Namespace) -> int:
         keep=options.keep,
         limit_s=options.limit,
     )
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from .live import tape
+
+    try:
+        if options.record:
+            from .live.watching import record
+
+            seconds, directory = options.record
+            return record(float(seconds), Path(directory), options.capacity)
+        from .live.serve import serve
+
+        return serve(options.port, str(options.replay or ""), options.capacity)
+    except (tape.TapeError, OSError, ValueError) as error:
+        print(f"predis-lab: {error}", file=sys.stderr)
+        return 2
 
 
 def _at_least_one(text: str) -> int:

@@ -176,7 +176,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel):
 def test_an_installed_wheel_finds_its_kernels_and_templates(wheel):
     code = (
         "from predis_lab.gpu import source; from predis_lab.report import html\n"
-        "print(source.kernels_directory()); print(html._TEMPLATE.exists())\n"
+        "print(source.kernels_directory()); print(html.TEMPLATES.is_dir())\n"
         "print(*[len(source.read_source(module)) for module in source.MODULES])"
     )
     run = subprocess.run(
@@ -264,6 +264,29 @@ def test_no_driver_no_extra(tmp_path, answer):
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
 
 
+# ---- Which browser
+
+
+@pytest.mark.parametrize("browser", [None, "chromium", "google-chrome"])
+def test_a_missing_browser_is_told_where_it_can_t_be_installed(tmp_path, browser):
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    if browser:
+        (tmp_path / browser).write_text("#!/bin/sh\n")
+    for file in tmp_path.iterdir():
+        file.chmod(0o755)
+    for tool in ("bash", "env"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    ended = subprocess.run(
+        [str(ROOT / "scripts" / "browser.sh")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == ""
+    assert ("tests will be skipped" in ended.stderr) == (browser is None)
+
+
 # ---- The Makefile
 
 
@@ -284,5 +307,5 @@ def test_make_help_lists_every_public_target():
 
 
 def test_scripts_are_executable():
-    for file in (ROOT / "scripts" / "cuda_extra.sh", ROOT / ".ci" / "run"):
+    for file in (*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"):
         assert os.access(file, os.X_OK), file
