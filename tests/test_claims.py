@@ -5,7 +5,8 @@ import pytest
 
 from predis_lab.bench import results
 from predis_lab.report import claims, html, show
-from predis_lab.report.claims import CLAIMS, Claim
+from predis_lab.report.claims import CLAIMS, Claim, Level
+from predis_lab.report.facts import Facts
 
 CLAIM = Claim("get", 1000, "columns", "command", 10)
 
@@ -102,13 +103,72 @@ def test_a_sentence_counts_them(tmp_path):
 
 
 def test_the_declared_claims_can_be_measured_by_notebook_06():
-    assert len({(c.workload, c.keys, c.face, c.way) for c in CLAIMS}) == len(CLAIMS)
-    for claim in CLAIMS:
+    ratios = [claim for claim in CLAIMS if isinstance(claim, Claim)]
+    cells = {(c.workload, c.records, c.keys, c.face, c.way) for c in ratios}
+    assert len(cells) == len(ratios)
+    declared = [claim for claim in ratios if claim.records == claims.RECORDS]
+    for claim in declared:
         assert claim.workload in ("get", "set") and claim.least >= 1
         assert claim.face in ("columns", "lists") and claim.way in ("command", "pipeline")
     recorded = results.reference_directory()
-    told = claims.settle(results.read_samples(recorded))
+    told = claims.settle(results.read_samples(recorded), declared)
     assert all(one.verdict != "not measured" for one in told if one.claim.keys <= 10_000)
+
+
+def scenario_samples(tmp_path, workload, records, keys, rates):
+    run = results.Run.open(tmp_path / "run", notebook="t")
+    generator = np.random.default_rng(3)
+    params = {"records": records, "keys": keys, "value_nbytes": 64}
+    for system, rate in rates.items():
+        for block in range(12):
+            value = rate * np.exp(0.02 * generator.standard_normal())
+            run.add_sample(system, workload, params, block, "throughput", value, "1/s")
+    return run.frame()
+
+
+@pytest.mark.parametrize(
+    "claim", [c for c in CLAIMS if isinstance(c, Claim) and c.records != claims.RECORDS]
+)
+def test_claims_of_scenarios_are_settled_by_their_own_samples(tmp_path, claim):
+    rates = {f"predis-cuda {claim.face}": claim.least * 1.2e6, "redis mget unix": 1e6}
+    cell = claim.workload, claim.records, claim.keys
+    samples = scenario_samples(tmp_path, *cell, rates)
+    assert settled(samples, claim).verdict == "holds"
+    assert settled(samples.assign(records="other"), claim).verdict == "not measured"
+    better = {**rates, "redis pipeline tcp": 2e6}
+    one = settled(scenario_samples(tmp_path, *cell, better), claim)
+    # At its best Redis is asked by the pipeline, which is faster here.
+    assert one.verdict == ("fails" if claim.way == "best" else "holds")
+
+
+def level_samples(tmp_path, values, system="predis-cuda columns"):
+    run = results.Run.open(tmp_path / "run", notebook="t")
+    for block, value in enumerate(values):
+        run.add_sample(system, "busy", {"batch": 1}, block, "gpu_utilisation", value, "1")
+    run.add_sample("machine", "a/a", {}, -1, "noise_floor", 0.1, "1")
+    return run.frame()
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.9] * 12 + [0.8] * 8, "holds"),
+        ([0.9] * 5, "open"),  # too few to tell
+        ([0.9, 0.6] * 10, "open"),
+        ([0.5] * 20, "fails"),
+        ([0.9], "not measured"),
+    ],
+)
+def test_a_level_is_read_and_not_compared(tmp_path, values, verdict):
+    level = Level("gpu_utilisation", 0.75)
+    one = settled(level_samples(tmp_path, values), level)
+    assert one.verdict == verdict
+    if verdict == "holds":
+        assert one.ratio.value == pytest.approx(0.9) and one.delta == 1
+        (row,) = claims.rows([one])
+        assert row["least"] == "75%" and row["ratio"].startswith("90.0% [")
+    samples = level_samples(tmp_path, values, "predis-host columns")
+    assert settled(samples, level).verdict == "not measured"
 
 
 def test_what_fails_is_shown(tmp_path):
@@ -116,5 +176,8 @@ def test_what_fails_is_shown(tmp_path):
     page = show.claims(samples).data
     assert ">30x<" in page and page.count("fails") == 1
     assert page.count("not measured") == len(CLAIMS) - 1
-    index = html.index_page(tmp_path / "run", [])
-    assert "Of 15 claims 1 fails, 14 were not measured." in index and ">fails<" in index
+    report = html.report_page(Facts.of(tmp_path / "run"))
+    assert (
+        f"Of {len(CLAIMS)} claims 1 fails, {len(CLAIMS) - 1} were not measured." in report
+        and ">fails<" in report
+    )

@@ -73,6 +73,42 @@ def test_a_wrong_answer_is_noticed(cache, server, name):
     assert refused == SYSTEMS - {"dict"}
 
 
+@pytest.mark.parametrize("name", ["trading", "production_29"])
+def test_wrong_answers_and_refusals_make_the_error_rate(cache, server, name, monkeypatch):
+    scenario = filled(cache, server, name)
+    contestants = played.playing(cache, [server], scenario, 100, seed=1)
+    for one in contestants:
+        one.prepare()
+        one.call()
+        assert one.tell() == {"error_rate": (0.0, "1")}
+    keys = scenario.data.filled().keys.to_pylist()
+    for store in (cache, server.client()):
+        store.mset(dict.fromkeys(keys, b"wrong"))
+    for one in contestants:
+        one.prepare()
+        one.call()
+        (rate, _) = one.tell()["error_rate"]
+        assert rate == 0 if one.system == "dict" else 0.5 < rate <= 1
+        if name == "production_29":  # what has expired is missing, which is no error
+            cache.flushdb()
+            server.client().flushdb()
+            one.prepare()
+            one.call()
+            assert one.tell()["error_rate"][0] == 0
+            for store in (cache, server.client()):
+                store.mset(dict.fromkeys(keys, b"wrong"))
+
+    def refuse(*_, **__):
+        raise played.PredisError("no")
+
+    monkeypatch.setattr(cache, "find", refuse)
+    monkeypatch.setattr(cache, "mget", refuse)
+    for one in contestants[:2]:
+        one.prepare()
+        one.call()
+        assert one.tell()["error_rate"][0] == 1
+
+
 def test_times_to_live_are_kept(cache, server):
     scenario = filled(cache, server, "production_37")
     for one in played.playing(cache, [server], scenario, 100, seed=1):

@@ -2,7 +2,7 @@
 
 Each system is asked in its own best way, from batches made beforehand that rotate. A batch's writes are sent before its
 reads where reads ask for what it inserts, and after them where it modifies what it read. What is read is compared with what
-the scenario says was stored, once for each system before anything is timed.
+the scenario says was stored, for each system before anything is timed, and after each block for its last batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import redis
 
 from ..client import Predis
+from ..errors import PredisError
 from .contestants import WrongAnswerError, backend_of, by_transport, load, mapping_of, rotating
 from .harness import Contestant, measure
 from .operations import Batch, Data, Verb
@@ -25,20 +27,29 @@ from .servers import Server
 
 BATCHES = 32  # that rotate
 INSERTS_FIRST = ("ycsb_d",)  # whose reads ask for what the same batch inserts
+CHECKED = 200  # reads of a batch whose answers are looked at
+ERRORS = (PredisError, redis.RedisError)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One batch, as columns and as lists of bytes. writes: keys, values and time to live (s, None for no end), by the latter."""
+    """One batch, as columns and as lists of bytes.
+
+    writes:    keys, values and time to live (s, None for no end), by the latter
+    expected:  what the first `CHECKED` reads have to answer; None where nothing was stored before
+    mortal:    whether what was stored may have expired
+    """
 
     reads: pa.Array
     writes: list[tuple[pa.Array, pa.Array, int | None]]
     read_list: list[bytes]
     write_lists: list[tuple[dict[bytes, bytes], int | None]]
+    expected: list[bytes | None]
+    mortal: bool
 
     @classmethod
-    def of(cls, batch: Batch) -> Turn:
-        """In both forms; of equal keys that are written with one time to live the last stays."""
+    def of(cls, batch: Batch, data: Data, record: np.ndarray) -> Turn:
+        """In both forms; of equal keys that are written with one time to live the last stays. record: of the batch"""
         writes = []
         if len(batch.write_keys):
             ttl = batch.write_ttl_s
@@ -50,7 +61,43 @@ class Turn:
                 ]
                 writes.append((*sides, int(seconds) or None))
         lists = [(mapping_of(keys, values), ttl) for keys, values, ttl in writes]
-        return cls(batch.read_keys, writes, batch.read_keys.to_pylist(), lists)
+        known = data.records(np.unique(record[record < data.count]))
+        stored = mapping_of(known.keys, known.values)
+        reads = batch.read_keys.to_pylist()
+        expected = [stored.get(key) for key in reads[:CHECKED]]
+        return cls(batch.read_keys, writes, reads, lists, expected, batch.write_ttl_s is not None)
+
+    def wrong(self, answer: Any, *, missing: bool) -> int:
+        """How many of the reads that are looked at were not answered with what was stored. missing: whether None will do"""
+        told = answer[: len(self.expected)]
+        told = told.to_pylist() if isinstance(told, pa.Array) else told
+        return sum(
+            value != expected and not (missing and value is None)
+            for value, expected in zip(told, self.expected, strict=True)
+            if expected is not None
+        )
+
+
+@dataclass
+class Heard:
+    """What a system answered since `begin`: calls, those that were refused, and the last batch with its answer."""
+
+    calls: int = 0
+    refused: int = 0
+    last: tuple[Turn, Any] | None = None
+
+    def begin(self) -> None:
+        """Forgets what was heard so far."""
+        self.calls, self.refused, self.last = 0, 0, None
+
+    def tell(self) -> dict[str, tuple[float, str]]:
+        """Refused calls as a share of all, and of the others the share that is wrong among the last one's reads."""
+        refused = self.refused / max(1, self.calls)
+        wrong = 0.0
+        if self.last is not None:
+            turn, answer = self.last
+            wrong = turn.wrong(answer, missing=turn.mortal) / max(1, len(turn.expected))
+        return {"error_rate": (refused + (1 - refused) * wrong, "1")}
 
 
 def measure_scenario(
@@ -68,9 +115,11 @@ def measure_scenario(
     options: blocks, block_seconds, progress; see `harness.measure`
     """
     filled = scenario.data.filled()
-    load(cache, servers, filled)
     value_nbytes = round(filled.describe()["value_nbytes_mean"])
     for size in sizes:
+        load(
+            cache, servers, filled
+        )  # anew, since what was written with a time to live is gone after it
         contestants = playing(cache, servers, scenario, size, seed=seed)
         params = {"records": scenario.name, "keys": size, "value_nbytes": value_nbytes}
         measure(contestants, run=run, workload="played", params=params, seed=seed, **options)
@@ -81,13 +130,17 @@ def playing(
 ) -> list[Contestant]:
     """Columns and lists of Predis, MGET and MSET or pipelines of each server, and a dict; all hold the records already."""
     operations = scenario.operations(BATCHES * size, seed=seed)
-    turns = [Turn.of(batch) for batch in operations.batches(scenario.data, size)]
-    first, inserts_first = turns[0], scenario.name in INSERTS_FIRST
-    expected = _expected(scenario.data, first, operations[:size].record)
+    turns = [
+        Turn.of(batch, scenario.data, operations.record[number * size : (number + 1) * size])
+        for number, batch in enumerate(operations.batches(scenario.data, size))
+    ]
+    inserts_first = scenario.name in INSERTS_FIRST
     predis, found = f"predis-{backend_of(cache)}", []
 
     def enter(system: str, read: Callable[[Turn], Any], write: Callable[[Turn], Any]) -> None:
-        def play(turn: Turn) -> Any:
+        heard = Heard()
+
+        def ask(turn: Turn) -> Any:
             if inserts_first:
                 write(turn)
             answer = read(turn)
@@ -95,14 +148,19 @@ def playing(
                 write(turn)
             return answer
 
-        def check() -> None:
-            answer = play(first)
-            told = answer.to_pylist() if isinstance(answer, pa.Array) else answer
-            for key, value in zip(first.read_list, told, strict=True):
-                if key in expected and value != expected[key]:
-                    raise WrongAnswerError(f"{system} answers something else than what was stored")
+        def play(turn: Turn) -> None:
+            heard.calls += 1
+            try:
+                heard.last = turn, ask(turn)
+            except ERRORS:
+                heard.refused += 1
 
-        found.append(Contestant(system, rotating(play, turns), size, check))
+        def check() -> None:
+            if turns[0].wrong(ask(turns[0]), missing=False):
+                raise WrongAnswerError(f"{system} answers something else than what was stored")
+
+        call = rotating(play, turns)
+        found.append(Contestant(system, call, size, check, heard.begin, tell=heard.tell))
 
     def insert(turn: Turn) -> None:
         for keys, values, ttl in turn.writes:
@@ -139,13 +197,6 @@ def playing(
 
     enter("dict", lambda turn: [table.get(key) for key in turn.read_list], update)
     return found
-
-
-def _expected(data: Data, turn: Turn, record: np.ndarray) -> dict[bytes, bytes]:
-    """What reads of records that the systems were filled with have to answer, whichever write came last."""
-    known = data.records(np.unique(record[record < data.count]))
-    stored = mapping_of(known.keys, known.values)
-    return {key: stored[key] for key in turn.read_list if key in stored}
 
 
 def _mget(client: Any, turn: Turn) -> list:

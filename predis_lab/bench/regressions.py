@@ -38,6 +38,9 @@ BETTER_BY_METRIC = {
     "ratio": "higher",  # plain bytes over compressed ones
     "saved": "higher",  # bytes that need not cross the link
     "overhead": "lower",  # share of a call in which neither link nor kernel was at work
+    "error_rate": "lower",
+    # What was offered, and what telemetry saw beside it.
+    **dict.fromkeys(("offered", "gpu_memory", "process_memory", "redis_memory", "valkey_memory")),
     # Moments and states in the course of one measurement: no replicates, and neither better nor worse.
     **dict.fromkeys(("start", "stop", "elapsed", "live", "held", "moved", "freed")),
     **dict.fromkeys(("device", "index", "log_used", "pool")),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ROOT / "outputs"
 REFERENCE = OUTPUTS / "reference"
 # Base units only: prefixes are for people, and added when shown.
-UNITS = ("1/s", "B/s", "s", "B", "1")
+UNITS = ("1/s", "B/s", "s", "B", "W", "Hz", "1")
 
 SCHEMA = pa.schema(
     [

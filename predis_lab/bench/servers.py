@@ -44,6 +44,9 @@ class ServerError(RuntimeError):
     """A server that could not be found, started or reached."""
 
 
+_running: list[Server] = []  # by `start`
+
+
 @dataclass
 class Server:
     """A running server. `ours`: started here, and so free to be filled, flushed and stopped."""
@@ -101,6 +104,7 @@ class Server:
             self._supervisor.stdin.close()
             self._supervisor.wait()
             self._supervisor = None
+        _running[:] = [server for server in _running if server is not self]
 
 
 def start(name: str, url: str | None = None, *, io_threads: int = 1) -> Server:
@@ -108,7 +112,14 @@ def start(name: str, url: str | None = None, *, io_threads: int = 1) -> Server:
     PATH, else the embedded wheel's. `close` stops what was started here, and so does the end of this process.
     """
     url = url or os.environ.get(f"PREDIS_{name.upper()}_URL")
-    return _at(url, name) if url else _start(name, io_threads)
+    server = _at(url, name) if url else _start(name, io_threads)
+    _running.append(server)
+    return server
+
+
+def running() -> list[Server]:
+    """What `start` gave and nobody closed since, by name; of one name the last."""
+    return list({server.name: server for server in _running}.values())
 
 
 @contextlib.contextmanager

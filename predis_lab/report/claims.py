@@ -1,32 +1,52 @@
 """What is claimed of Predis on a GPU: declared here with how much it takes, settled by a run's samples and nothing else.
 
-Called by `html` and by notebooks. A claim says at least how many times Redis's rate; it is tested against that, not against
-1. All claims of a table are corrected together (Holm), the A/A noise floor gates them, and those that fail stay in it.
+Called by `html` and by notebooks. A claim says at least how many times Redis's rate, or at least what level is read while
+work is done; it is tested against that, not against 1. All claims of a table are corrected together (Holm), the A/A noise
+floor gates those that compare, and those that fail stay in it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..bench.busy import WORKLOAD
 from ..bench.harness import noise_floor_of
-from ..bench.statistics import ALPHA, Interval, cliffs_delta, holm, ratio_interval
+from ..bench.results import Run
+from ..bench.statistics import ALPHA, Interval, cliffs_delta, holm, median_interval, ratio_interval
 from . import comparison
 
 RECORDS = "fixed 16+64 B"
 HOLDS, FAILS, OPEN, UNMEASURED = "holds", "fails", "open", "not measured"
 
 
+def named(scenario: str) -> str:
+    """A scenario's name as a sentence begins with it.
+
+    >>> named("trading"), named("ml_training_float16"), named("ycsb_c")
+    ('Trading', 'ML training float16', 'YCSB C')
+    """
+    first, _, rest = scenario.replace("_", " ").partition(" ")
+    if first == "ycsb":
+        return f"YCSB {rest.upper()}"
+    first = first.upper() if first == "ml" else first.capitalize()
+    return f"{first} {rest}".strip()
+
+
 @dataclass(frozen=True)
 class Claim:
     """That a face of Predis serves calls of `keys` keys at `least` times the rate at which Redis does.
 
-    face:  "columns" or "lists"
-    way:   how Redis is asked: by one "command" a call, or by a "pipeline" as deep as the call has keys
+    face:     "columns" or "lists"; "lists hot" with the hot tier, "columns tensors" as tensors on the device
+    way:      how Redis is asked: by one "command" a call, by a "pipeline" as deep as the call has keys, or, cell by cell, at
+              its "best"
+    records:  name of the records, or of the scenario
     """
 
     workload: str
@@ -34,12 +54,55 @@ class Claim:
     face: str
     way: str
     least: float
+    records: str = RECORDS
+    PARTS: ClassVar = ("workload", "records", "keys", "face", "way")
 
     @property
     def says(self) -> str:
         """In words."""
+        if self.records != RECORDS:
+            return self._says_of_scenario()
         called = "1 key" if self.keys == 1 else f"{self.keys:,} keys"
         return f"{self.workload.upper()}, {called} a call: {self.face} over Redis's {self.way}"
+
+    def _says_of_scenario(self) -> str:
+        name = named(self.records)
+        how = "one operation at a time" if self.keys == 1 else f"batches of {self.keys:,}"
+        redis = "Redis at its best" if self.way == "best" else "Redis"
+        if self.workload == "delivery":
+            return f"{name}: {how} as device tensors over {redis}, decoded and uploaded"
+        face = {"lists hot": "the hot tier"}.get(self.face, self.face)
+        return f"{name}, {how}: {face} over {redis}"
+
+    def text(self, value: float) -> str:
+        """A ratio as it is read."""
+        return f"{value:g}x"
+
+    def interval(self, ratio: Interval) -> str:
+        """A measured ratio as it is read."""
+        return comparison.times_text(ratio.value, ratio.low, ratio.high)
+
+
+@dataclass(frozen=True)
+class Level:
+    """That a metric lies above a level while columns are found and stored without a pause; nothing is compared."""
+
+    metric: str
+    least: float
+    PARTS: ClassVar = ("metric",)
+
+    @property
+    def says(self) -> str:
+        """In words."""
+        return f"{self.metric.replace('_', ' ').replace('gpu', 'GPU')} while columns are found and stored"
+
+    def text(self, value: float) -> str:
+        """A share as it is read."""
+        return f"{value:.0%}"
+
+    def interval(self, level: Interval) -> str:
+        """A measured share as it is read."""
+        return f"{level.value:.1%} [{level.low:.1%}, {level.high:.1%}]"
 
 
 def _claims(workload: str, face: str, way: str, least: dict[int, float]) -> list[Claim]:
@@ -47,12 +110,19 @@ def _claims(workload: str, face: str, way: str, least: dict[int, float]) -> list
 
 
 # The goals of the project, as far as notebook 06 measures them.
-CLAIMS = (
+CLAIMS: tuple[Claim | Level, ...] = (
     *_claims("get", "lists", "command", {1: 6}),
     *_claims("get", "columns", "command", {10: 1.5, 100: 8, 1000: 30, 10_000: 100, 1_000_000: 300}),
     *_claims("set", "columns", "command", {10: 1, 100: 5, 1000: 20, 10_000: 60, 1_000_000: 150}),
     *_claims("get", "columns", "pipeline", {1000: 25, 10_000: 25}),
     *_claims("get", "lists", "pipeline", {1000: 25, 10_000: 25}),
+    # As far as notebook 07 does.
+    Claim("single", 1, "lists hot", "command", 50, "hot reads"),
+    Claim("single", 1, "lists hot", "command", 10, "trading"),
+    Claim("played", 100, "columns", "best", 10, "gaming"),
+    Claim("played", 1000, "columns", "best", 30, "ycsb_c"),
+    Claim("delivery", 1000, "columns tensors", "best", 100, "ml_training_float16"),
+    Level("gpu_utilisation", 0.75),
 )
 
 
@@ -60,30 +130,44 @@ CLAIMS = (
 class Settled:
     """A claim and what became of it.
 
-    ratio:       of the medians, with its bootstrap interval; None where it was not measured, as all that follows
-    p_adjusted:  one-sided, that blocks of `least` times Redis's rate are not exceeded; corrected
-    delta:       Cliff's, against Redis as it is
-    verdict:     "holds": p below ALPHA, and the whole interval above `least` and beyond the noise of 1; "fails": the whole
-                 interval below `least`; "open": neither
+    ratio:       of the medians, or the median level, with its bootstrap interval; None where it was not measured, as all that
+                 follows
+    p_adjusted:  one-sided, that blocks of `least` times Redis's rate are not exceeded, or that levels above `least` are no
+                 more than half of all; corrected
+    delta:       Cliff's, against Redis as it is; of a level against `least`
+    verdict:     "holds": p below ALPHA, and the whole interval above `least`, for a ratio beyond the noise of 1 too; "fails":
+                 the whole interval below `least`; "open": neither
     """
 
-    claim: Claim
+    claim: Claim | Level
     ratio: Interval | None = None
     p_adjusted: float | None = None
     delta: float | None = None
     verdict: str = UNMEASURED
 
 
-def settle(samples: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> list[Settled]:
+def settle(samples: pd.DataFrame, claims: Iterable[Claim | Level] = CLAIMS) -> list[Settled]:
     """Each claim, in order; Redis at the better of its transports, cell by cell."""
     floor, rates = noise_floor_of(samples), _rates(samples)
-    sides = [(claim, _sides(rates, claim)) for claim in claims]
-    tests = [_p(*found, claim.least) for claim, found in sides if found]
-    corrected = iter(holm(tests))
-    return [
-        _settled(claim, *found, float(next(corrected)), floor) if found else Settled(claim)
-        for claim, found in sides
+    found = [
+        _compared(rates, claim, floor) if isinstance(claim, Claim) else _read(samples, claim)
+        for claim in claims
     ]
+    corrected = iter(holm([one.p_adjusted for one in found if one.p_adjusted is not None]))
+    return [
+        one
+        if one.p_adjusted is None
+        else _judged(replace(one, p_adjusted=float(next(corrected))), floor)
+        for one in found
+    ]
+
+
+def record(run: Run, settled: Iterable[Settled]) -> None:
+    """Adds what was measured of each to the run as a figure, such as claim_played_ycsb_c_1000_columns_best."""
+    for one in settled:
+        if one.ratio is not None:
+            name = "claim " + " ".join(str(getattr(one.claim, part)) for part in one.claim.PARTS)
+            run.add_interval(re.sub(r"[^a-z0-9]+", "_", name.lower()), one.ratio, "1")
 
 
 def tally(settled: Sequence[Settled]) -> str:
@@ -106,8 +190,8 @@ def rows(settled: Sequence[Settled]) -> list[dict[str, str]]:
     return [
         {
             "claim": one.claim.says,
-            "least": f"{one.claim.least:g}x",
-            "ratio": "" if one.ratio is None else _times(one.ratio),
+            "least": one.claim.text(one.claim.least),
+            "ratio": "" if one.ratio is None else one.claim.interval(one.ratio),
             "n": "" if one.ratio is None else str(one.ratio.n),
             "delta": "" if one.delta is None else f"{one.delta:+.2f}",
             "p": "" if one.p_adjusted is None else f"{one.p_adjusted:.1e}",
@@ -117,28 +201,48 @@ def rows(settled: Sequence[Settled]) -> list[dict[str, str]]:
     ]
 
 
-def _times(ratio: Interval) -> str:
-    return comparison.times_text(ratio.value, ratio.low, ratio.high)
-
-
 def _rates(samples: pd.DataFrame) -> pd.DataFrame:
     if not len(samples) or not set(comparison.CELL) <= set(samples.columns):
         return pd.DataFrame(columns=[*comparison.CELL, "system", "value"])
-    cells = samples[(samples["records"] == RECORDS) & samples["keys"].notna()]
+    cells = samples[samples["records"].notna() & samples["keys"].notna()]
     cells = comparison.best_transport(cells) if len(cells) else cells
     return cells[cells["metric"] == "throughput"]
+
+
+def _compared(rates: pd.DataFrame, claim: Claim, floor: float) -> Settled:
+    sides = _sides(rates, claim)
+    if sides is None:
+        return Settled(claim)
+    return Settled(claim, ratio_interval(*sides), _p(*sides, claim.least), cliffs_delta(*sides))
 
 
 def _sides(rates: pd.DataFrame, claim: Claim) -> tuple[np.ndarray, np.ndarray] | None:
     """Blocks of Predis and of Redis; None where either has less than two."""
     cell = rates[(rates["workload"] == claim.workload) & (rates["keys"] == claim.keys)]
-    is_redis = cell["system"].str.startswith("redis ")
-    asked = cell["system"].map(comparison.way) == claim.way
-    found = (
-        cell.loc[cell["system"] == f"predis-cuda {claim.face}", "value"].to_numpy(),
-        cell.loc[is_redis & asked, "value"].to_numpy(),
-    )
-    return found if min(map(len, found)) >= 2 else None
+    cell = cell[cell["records"] == claim.records]
+    candidate = cell.loc[cell["system"] == f"predis-cuda {claim.face}", "value"].to_numpy()
+    asked = cell[cell["system"].str.startswith("redis ")]
+    ways = [
+        rows["value"].to_numpy()
+        for way, rows in asked.groupby(asked["system"].map(comparison.way))
+        if claim.way in (way, "best")
+    ]
+    if not ways:
+        return None
+    baseline = max(ways, key=np.median)
+    return (candidate, baseline) if min(len(candidate), len(baseline)) >= 2 else None
+
+
+def _read(samples: pd.DataFrame, level: Level) -> Settled:
+    """What was read, window by window, on a GPU; unmeasured where there were less than two."""
+    busy = (samples["workload"] == WORKLOAD) & (samples["system"] == "predis-cuda columns")
+    values = samples.loc[busy & (samples["metric"] == level.metric), "value"].to_numpy()
+    if len(values) < 2:
+        return Settled(level)
+    above = int((values > level.least).sum())
+    p = stats.binomtest(above, len(values), 0.5, alternative="greater").pvalue
+    bound = np.full(len(values), level.least)
+    return Settled(level, median_interval(values), float(p), cliffs_delta(values, bound))
 
 
 def _p(candidate: np.ndarray, baseline: np.ndarray, least: float) -> float:
@@ -149,9 +253,10 @@ def _p(candidate: np.ndarray, baseline: np.ndarray, least: float) -> float:
     return float(test.pvalue)
 
 
-def _settled(claim: Claim, candidate: np.ndarray, baseline: np.ndarray, p: float, floor: float) -> Settled:  # fmt: skip
-    ratio = ratio_interval(candidate, baseline)
-    settled = Settled(claim, ratio, p, cliffs_delta(candidate, baseline), OPEN)
-    if p < ALPHA and ratio.low > max(claim.least, 1 + floor):
+def _judged(settled: Settled, floor: float) -> Settled:
+    ratio, p, least = settled.ratio, settled.p_adjusted, settled.claim.least
+    assert ratio is not None and p is not None
+    beyond = max(least, 1 + floor) if isinstance(settled.claim, Claim) else least
+    if p < ALPHA and ratio.low > beyond:
         return replace(settled, verdict=HOLDS)
-    return replace(settled, verdict=FAILS) if ratio.high < claim.least else settled
+    return replace(settled, verdict=FAILS if ratio.high < least else OPEN)

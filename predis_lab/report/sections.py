@@ -75,8 +75,8 @@ def _claims(facts: Facts) -> Section:
     if not tally:
         return Section("Claims", f"{len(facts.settled)} claims are made of Predis on a GPU. None of them was {MISSING.removeprefix('not ')}.")  # fmt: skip
     lead = (
-        f"{tally} Each says at least how many times Redis's rate; p is one-sided against just that, corrected for the number of "
-        f"claims (Holm). A claim holds where p < {ALPHA:g} and the whole interval lies above, and fails where the whole interval "
+        f"{tally} Each says at least how many times Redis's rate, or how much of the GPU; p is one-sided against just that, "
+        f"corrected for the number of claims (Holm). A claim holds where p < {ALPHA:g} and the whole interval lies above, and fails where the whole interval "
         "lies below. Those that fail stay here."
     )
     return Section("Claims", lead, tables=[("", claims_table(facts.settled))])

@@ -296,8 +296,7 @@ def _sustained(facts: Facts) -> Headline | None:
 
 def _failed(facts: Facts) -> list[str]:
     lines = [
-        f"{one.claim.says}: {comparison.times_text(one.ratio.value, one.ratio.low, one.ratio.high)}, where at least "
-        f"{one.claim.least:g}x is claimed."
+        f"{one.claim.says}: {one.claim.interval(one.ratio)}, where at least {one.claim.text(one.claim.least)} is claimed."
         for one in facts.settled
         if one.verdict == claims.FAILS and one.ratio is not None
     ]
