@@ -135,10 +135,10 @@ def test_it_follows_what_the_table_does(cache):
 
 
 def test_the_log_goes_on_where_a_segment_is_full(cache):
-    for i in range(3000):
-        cache.set(b"%d" % i, b"%04d" % i * 250)
+    for i in range(600):
+        cache.set(b"%d" % i, b"%04d" % i * 1250)
     assert len(cache._table.table.arena.segments) > 1
-    assert all(cache.get(b"%d" % i) == b"%04d" % i * 250 for i in range(3000))
+    assert all(cache.get(b"%d" % i) == b"%04d" % i * 1250 for i in range(600))
 
 
 def test_nothing_is_asked_while_the_device_is_at_work(cache):

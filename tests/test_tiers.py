@@ -136,11 +136,11 @@ def test_values_of_a_segment_and_more(tiered_cache, remember, nbytes):
 def test_a_batch_larger_than_the_device(tiered_cache):
     """It is stored as several; the last of equal keys wins all the same."""
     cache = tiered_cache()
-    numbers = np.random.default_rng(2).integers(0, 9000, 20_000)
+    numbers = np.random.default_rng(2).integers(0, 5000, 11_000)
     turns = np.arange(len(numbers))
     report = cache.insert(keys_of(numbers), values_of(turns))
     assert report.ok and report.counts()["stored"] <= len(set(numbers))
-    last = np.zeros(9000, np.int64)
+    last = np.zeros(5000, np.int64)
     np.maximum.at(last, numbers, turns)
     asked = np.unique(numbers)
     assert cache.find(keys_of(asked)).to_pylist() == rows(values_of(last[asked]))
