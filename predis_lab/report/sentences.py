@@ -106,11 +106,12 @@ def named(system: str) -> str:
     """A system as figures call it, and what it has beside that.
 
     >>> named("predis-cuda columns"), named("predis-cuda lists hot"), named("predis-cuda tensors"), named("nobody")
-    ('Predis, columns', 'Predis, lists hot', 'Predis, tensors', 'nobody')
+    ('Predis, columns', 'Predis, lists with the hot tier', 'Predis, tensors', 'nobody')
     """
     who, _, how = system.partition(" ")
     if is_drawable(system):
         return look(system)[2]
+    how = how.replace(" hot", " with the hot tier").replace(" tensors", " as tensors")
     return f"{who.partition('-')[0].capitalize()}, {how}" if how else system
 
 
