@@ -267,7 +267,10 @@ def test_systems_that_share_a_look_are_not_drawn_as_one(made):
     (line,) = [line for line in shown.figure.axes[0].get_lines() if line.get_label() == "Predis, lists"]  # fmt: skip
     assert line.get_ydata() == pytest.approx([1e6, 1e6], rel=0.02)
     assert "Predis, lists with the hot tier 5.0" in shown.answer
-    assert {row[1] for row in tables.side_by_side(facts).groups[0][1]} == {"lists", "lists with the hot tier"}
+    assert {row[1] for row in tables.side_by_side(facts).groups[0][1]} == {
+        "lists",
+        "lists with the hot tier",
+    }
 
 
 def test_three_sentences_on_gains_losses_and_proof(full):
