@@ -18,7 +18,6 @@ import numpy as np
 
 from ..columns import Column
 from ..errors import DeviceFailed
-from ..table import NEVER
 from . import kernels
 from .batch import record_bound
 from .launching import address, index_arguments
@@ -125,22 +124,13 @@ class Doorbell:
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record, where log and index have room for all of them."""
-        table, n = self.table, len(keys)
+        n = len(keys)
         self._begin(n, padded(_nbytes(keys)) + _nbytes(values))
-        segments = table.arena.segments
-        segment = segments[-1] if segments else None
         bound = record_bound(keys, values, 0, n)
-        if segment is None or segment is table.tiers.target or bound > segment.room:
-            raise NotServedError
-        if table.is_stale or table.entries + n > MAX_LOAD * table.slots:
-            raise NotServedError
+        segment = self._segment(n, bound)
         sent, begin = self._put(keys, _SENT)
         stored, _ = self._put(values, begin)
-        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
-        table.has_expiry |= expiry > 0
-        tail = segment.address + segment.used
-        segment.used += bound  # lest anything is written there should the answer not come
-        segment.used += self._write(INSERT, n, sent, now_ms, stored, expiry, tail, bound) - bound
+        self._insert(n, sent, stored, expire_at_ms, now_ms, segment, bound)
         return self._brought(n, np.int8)
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
@@ -181,8 +171,7 @@ class Doorbell:
         segment: Segment,
         bound: int,
     ) -> None:
-        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
-        self.table.has_expiry |= expiry > 0
+        expiry = self.table.noted_expiry(expire_at_ms)
         tail = segment.address + segment.used
         segment.used += bound  # lest anything is written there should the answer not come
         segment.used += self._write(INSERT, n, keys, now_ms, values, expiry, tail, bound) - bound

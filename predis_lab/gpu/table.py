@@ -204,8 +204,7 @@ class DeviceTable:
         all that follows it in the batch.
         """
         stream = self.enter()
-        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
-        self.has_expiry |= expiry > 0
+        expiry = self.noted_expiry(expire_at_ms)
         n, row = len(keys), 0
         while row < n:
             if batch.row == batch.rows and self.tiers.host.capacity:
@@ -330,9 +329,14 @@ class DeviceTable:
     def expire(self, keys: Column, expire_at_ms: int, now_ms: int, found: Any) -> None:
         """Sets when the keys expire (NEVER: not at all) and fills `found` (bool, (n,))."""
         self.enter()
+        expiry = self.noted_expiry(expire_at_ms)
+        kernels.expire(keys, self.index, now_ms, expiry, found)
+
+    def noted_expiry(self, expire_at_ms: int) -> int:
+        """A moment or NEVER as records hold it, before any of them does."""
         expiry = 0 if expire_at_ms == NEVER else expire_at_ms
         self.has_expiry |= expiry > 0
-        kernels.expire(keys, self.index, now_ms, expiry, found)
+        return expiry
 
     # ---- Room
 
