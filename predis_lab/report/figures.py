@@ -7,7 +7,7 @@ colour vision; markers and labels tell them apart in print.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..bench.harness import POOLED
 from ..bench.operations import Operations
-from ..bench.statistics import median_interval
+from ..bench.statistics import Interval, median_interval
 from . import units
 from .comparison import best_transport, pooled_latencies
 from .comparison import way as way_of
@@ -269,6 +269,23 @@ def new_axes(title: str, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def draw_line(
+    axes: Axes,
+    points: Sequence[tuple[float, Interval]],
+    colour: str,
+    marker: str,
+    label: str,
+    *,
+    markersize: float = 6,
+) -> None:
+    """A line through medians, each with a bar over its interval. points: place on the x axis, and the interval there"""
+    places = [place for place, _ in points]
+    axes.plot(places, [one.value for _, one in points], marker=marker, color=colour, linewidth=1.8,
+              markersize=markersize, label=label)  # fmt: skip
+    axes.vlines(places, [one.low for _, one in points], [one.high for _, one in points], color=colour,
+                linewidth=1.6)  # fmt: skip
+
+
 def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
     chosen = best_transport(samples)
     rates = chosen[chosen["metric"] == "throughput"].assign(_look=chosen["system"].map(look))
@@ -280,11 +297,7 @@ def _rates(samples: pd.DataFrame, by: str, what: str, title: str) -> Figure:
             (x, median_interval(group["value"].to_numpy()))
             for x, group in rates[rates["_look"] == (colour, marker, name)].groupby(by)
         ]
-        places = [x for x, _ in points]
-        axes.plot(places, [point.value for _, point in points], marker=marker, color=colour,
-                  linewidth=1.8, markersize=5.5, label=name)  # fmt: skip
-        axes.vlines(places, [point.low for _, point in points], [point.high for _, point in points],
-                    color=colour, linewidth=1.6)  # fmt: skip
+        draw_line(axes, points, colour, marker, name, markersize=5.5)
     axes.set(xscale="log", yscale="log", xlabel=what, ylabel="operations per second")
     quantities(axes, "y", "1/s")
     counts(axes, rates[by])

@@ -19,7 +19,7 @@ from ..bench.launch_settings import KERNELS, Prediction
 from ..bench.statistics import median_interval
 from ..gpu.ladder import RUNGS
 from . import units
-from .figures import INK, legend_beside, new_axes, style, tick_text
+from .figures import INK, draw_line, legend_beside, new_axes, style, tick_text
 
 CLIMB, BESIDE, SERVES, BOUND, OTHER = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#8A6FA8"
 WANTED = 0.75  # occupancy
@@ -115,11 +115,7 @@ def launch_settings(samples: pd.DataFrame, kernel: str, by: str) -> Figure:
             (float(occupancy), median_interval(group["value"].to_numpy()))
             for occupancy, group in _best_at_each(rows)
         ]
-        places = [place for place, _ in points]
-        axes.plot(places, [rate.value for _, rate in points], marker=marker, color=colour,
-                  linewidth=1.8, markersize=6, label=f"{int(value)} {_NAMES[by]}")  # fmt: skip
-        axes.vlines(places, [rate.low for _, rate in points], [rate.high for _, rate in points],
-                    color=colour, linewidth=1.6)  # fmt: skip
+        draw_line(axes, points, colour, marker, f"{int(value)} {_NAMES[by]}")
     usual = chosen[chosen["usual"].astype(bool)]
     if len(usual):
         axes.plot(usual["occupancy"].iloc[0], usual["value"].median(), "o", markersize=14,

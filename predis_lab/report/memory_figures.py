@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from ..bench.memory_samples import HOLDERS, PARTS, PERCENTILES, READERS, holders_of
 from ..bench.statistics import median_interval
 from . import figures, units
-from .figures import INK, SOFT, Described, legend_beside, new_axes, style, tick_text
+from .figures import INK, SOFT, Described, draw_line, legend_beside, new_axes, style, tick_text
 
 Figures = dict[str, dict[str, Any]]
 
@@ -121,11 +121,7 @@ def compaction(samples: pd.DataFrame) -> Described:
             for live, rows in moving.groupby("live")
             if len(rows) > 1
         ]
-        places = [live for live, _ in points]
-        axes.plot(places, [rate.value for _, rate in points], marker=marker, color=colour, linewidth=1.8,
-                  markersize=6, label=label)  # fmt: skip
-        axes.vlines(places, [rate.low for _, rate in points], [rate.high for _, rate in points],
-                    color=colour, linewidth=1.6)  # fmt: skip
+        draw_line(axes, points, colour, marker, label)
         said += [f"{label} {units.format_quantity(r.value, 'B/s')} at {live:.0%}" for live, r in points]  # fmt: skip
     axes.set(xlabel="share of the log that is live", ylabel="bytes a second", ylim=(0, None))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ..bench import pipeline_samples as measured
 from ..bench.host_transfers import ARROW_NAMES, RANDOM, REAL
 from ..bench.statistics import median_interval
-from .figures import INK, SOFT, new_axes, shares, style, tick_text
+from .figures import INK, SOFT, draw_line, new_axes, shares, style, tick_text
 
 GOAL = "#D55E00"
 # Colour and marker by kind of memory, codec, or place in the legend: told apart in grey by their markers.
@@ -235,12 +235,8 @@ def _line(axes: Axes, rows: pd.DataFrame, by: str, colour: str, marker: str, lab
         (float(place), median_interval(group["value"].to_numpy()))
         for place, group in rows.groupby(by)
     ]
-    places = [place for place, _ in points]
-    if places:
-        axes.plot(places, [rate.value for _, rate in points], marker=marker, color=colour, linewidth=1.8,
-                  markersize=5, label=label)  # fmt: skip
-        axes.vlines(places, [rate.low for _, rate in points], [rate.high for _, rate in points],
-                    color=colour, linewidth=1.6)  # fmt: skip
+    if points:
+        draw_line(axes, points, colour, marker, label, markersize=5)
 
 
 def _sizes(axes: Axes, sizes: pd.Series, every: int) -> None:

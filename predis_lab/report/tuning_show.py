@@ -23,7 +23,7 @@ from ..bench.statistics import median_interval
 from ..client import Predis
 from ..errors import CacheFull, InvalidValue
 from . import units
-from .figures import INK, SOFT, legend_beside, new_axes, style, tick_text
+from .figures import INK, SOFT, draw_line, legend_beside, new_axes, style, tick_text
 from .kernel_show import NOTHING
 from .show import banner, table
 
@@ -64,11 +64,8 @@ def crossovers(samples: pd.DataFrame) -> Figure:
     figure, axes = new_axes(f"A lookup by each way, values of {nbytes:,} B")
     for way, (colour, marker) in _LOOKS.items():
         points = list(measured.by_rows(samples[samples["way"] == way]))
-        rows, took = [point[0] for point in points], [point[1] for point in points]
-        if rows:
-            axes.plot(rows, [one.value for one in took], marker=marker, color=colour, linewidth=1.8,
-                      label=measured.WAYS[way])  # fmt: skip
-            axes.vlines(rows, [one.low for one in took], [one.high for one in took], color=colour)
+        if points:
+            draw_line(axes, points, colour, marker, measured.WAYS[way])
     axes.set(xscale="log", yscale="log", xlabel="keys a call", ylabel="a call takes")
     _few(axes.xaxis, sorted(set(samples["rows"])), "{:,.0f}")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, "s")))
@@ -266,10 +263,8 @@ def threads(samples: pd.DataFrame) -> Figure:
     looks = [("#009E73", "s"), ("#E69F00", "v"), ("#0072B2", "o"), (INK, "^")]
     for (rows, group), (colour, marker) in zip(rates.groupby("rows"), looks, strict=False):
         points = [(int(n), median_interval(one["value"].to_numpy())) for n, one in group.groupby("threads")]  # fmt: skip
-        counts, found = [p[0] for p in points], [p[1] for p in points]
         name = "single gets" if rows == 1 else f"{int(rows):,} keys a call"  # type: ignore[call-overload]
-        axes.plot(counts, [one.value for one in found], marker=marker, color=colour, label=name)
-        axes.vlines(counts, [one.low for one in found], [one.high for one in found], color=colour)
+        draw_line(axes, points, colour, marker, name)
     axes.set(xscale="log", yscale="log", xlabel="threads", ylabel="keys a second, all together")
     _few(axes.xaxis, sorted(set(rates["threads"])), "{:.0f}")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, "1/s")))
