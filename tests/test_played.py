@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predis_lab import Predis
+from predis_lab import Predis, PredisError
 from predis_lab.bench import played
 from predis_lab.bench.contestants import WrongAnswerError, load
 from predis_lab.bench.operations import Verb
@@ -99,7 +99,7 @@ def test_wrong_answers_and_refusals_make_the_error_rate(cache, server, name, mon
                 store.mset(dict.fromkeys(keys, b"wrong"))
 
     def refuse(*_, **__):
-        raise played.PredisError("no")
+        raise PredisError("no")
 
     monkeypatch.setattr(cache, "find", refuse)
     monkeypatch.setattr(cache, "mget", refuse)

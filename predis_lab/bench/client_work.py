@@ -25,16 +25,14 @@ import numpy as np
 import pyarrow as pa
 import redis
 
-from ..errors import PredisError
 from .operations import numbered_keys
 from .scenarios import trading
-from .servers import Server
+from .servers import ERRORS, Server
 from .workloads import fixed_array
 
 KEY_NBYTES, STAMPS = 16, 6
 VALUE_NBYTES = KEY_NBYTES + 8 * STAMPS
 STEPS = 4096  # calls of a client that rotate
-ERRORS = (PredisError, redis.RedisError)
 MISSING, TORN = -1, -2  # in place of the moment of a write
 _NOTHING = b"\xff" * VALUE_NBYTES
 KINDS = ("refused", "missing", "torn", "stale")

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ..client import Predis
 from .harness import ALL_BLOCKS, Contestant, measure
+from .operations import Data
 from .results import Run
 from .servers import Server
 from .statistics import noise_floor
@@ -290,6 +291,12 @@ def _pipelined(client: Any, command: str) -> Callable[[list[tuple]], list]:
 def mapping_of(keys: pa.Array, values: pa.Array) -> dict[bytes, bytes]:
     """Two columns as Redis's verbs take them; of equal keys the last stays."""
     return dict(zip(keys.to_pylist(), values.to_pylist(), strict=True))
+
+
+def stored_of(data: Data, record: np.ndarray) -> dict[bytes, bytes]:
+    """What those of some records hold that systems are filled with. record: numbers, as operations have them"""
+    known = data.records(np.unique(record[record < data.count]))
+    return mapping_of(known.keys, known.values)
 
 
 def _as_list(answer: Any) -> list:

@@ -14,21 +14,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import redis
 
 from ..client import Predis
-from ..errors import PredisError
-from .contestants import WrongAnswerError, backend_of, by_transport, load, mapping_of, rotating
+from .contestants import (
+    WrongAnswerError,
+    backend_of,
+    by_transport,
+    load,
+    mapping_of,
+    rotating,
+    stored_of,
+)
 from .harness import Contestant, measure
 from .operations import Batch, Data, Verb
 from .results import Run
 from .scenarios import Scenario
-from .servers import Server
+from .servers import ERRORS, Server
 
 BATCHES = 32  # that rotate
 INSERTS_FIRST = ("ycsb_d",)  # whose reads ask for what the same batch inserts
 CHECKED = 200  # reads of a batch whose answers are looked at
-ERRORS = (PredisError, redis.RedisError)
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,7 @@ class Turn:
                 ]
                 writes.append((*sides, int(seconds) or None))
         lists = [(mapping_of(keys, values), ttl) for keys, values, ttl in writes]
-        known = data.records(np.unique(record[record < data.count]))
-        stored = mapping_of(known.keys, known.values)
+        stored = stored_of(data, record)
         reads = batch.read_keys.to_pylist()
         expected = [stored.get(key) for key in reads[:CHECKED]]
         return cls(batch.read_keys, writes, reads, lists, expected, batch.write_ttl_s is not None)
@@ -117,9 +121,8 @@ def measure_scenario(
     filled = scenario.data.filled()
     value_nbytes = round(filled.describe()["value_nbytes_mean"])
     for size in sizes:
-        load(
-            cache, servers, filled
-        )  # anew, since what was written with a time to live is gone after it
+        # Anew, since what was written with a time to live is gone after it.
+        load(cache, servers, filled)
         contestants = playing(cache, servers, scenario, size, seed=seed)
         params = {"records": scenario.name, "keys": size, "value_nbytes": value_nbytes}
         measure(contestants, run=run, workload="played", params=params, seed=seed, **options)

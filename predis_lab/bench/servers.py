@@ -24,6 +24,9 @@ from typing import Any
 
 import redis
 
+from ..errors import PredisError
+
+ERRORS = (PredisError, redis.RedisError)  # what a call raises, whoever was asked
 START_SECONDS = 10.0
 CONFIGURATION = ("save", "appendonly", "maxmemory", "maxmemory-policy", "io-threads", "hz", "bind")
 

@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import redis
 
 from ..client import Predis
-from ..errors import PredisError
 from .contestants import WrongAnswerError, backend_of, by_transport, load, mapping_of
 from .harness import Contestant, measure
 from .operations import Operations, Verb, of_one_size, written
 from .results import Run
 from .scenarios import Scenario
-from .servers import Server
+from .servers import ERRORS, Server
 from .statistics import median_interval
 
 STEPS = 20_000  # operations that rotate
-ERRORS = (PredisError, redis.RedisError)
 
 REFUSED = object()  # the answer to what raised an error
 CHECKED = 100  # operations that have to be right before anything is timed

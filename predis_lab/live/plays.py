@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..bench.contestants import SINGLES, WrongAnswerError, backend_of, mapping_of
+from ..bench.contestants import SINGLES, WrongAnswerError, backend_of, mapping_of, stored_of
 from ..bench.operations import Batch, Operations, Verb, hinted
 from ..bench.scenarios import Scenario
 from ..client import Predis
@@ -134,10 +134,7 @@ def check(system: str, call: Call, scenario: Scenario, batch: int, seed: int) ->
     Holds at any time: what a record holds depends on nothing but its number.
     """
     operations = scenario.operations(max(batch, SINGLES if batch == 1 else 1), seed=seed)[:batch]
-    known = scenario.data.records(
-        np.unique(operations.record[operations.record < scenario.data.count])
-    )
-    stored = mapping_of(known.keys, known.values)
+    stored = stored_of(scenario.data, operations.record)
     if batch == 1:
         (operation,) = singles_of(scenario, operations)
         keys, answer = ([operation[0]] if operation[1] is None else []), [call(operation)]
