@@ -62,9 +62,8 @@ class Stock:
     def __init__(self, records: int, value_nbytes: int, *, room_nbytes: int = 0, seed: int = 0):
         self.value_nbytes, self.generator = value_nbytes, np.random.default_rng(seed)
         self.records = fixed(records, KEY_NBYTES, value_nbytes, seed=seed)
-        record = (
-            KEY_NBYTES + value_nbytes + 40
-        )  # header, padding, and slots of an index that may have to grow
+        # Header, padding, and slots of an index that may have to grow.
+        record = KEY_NBYTES + value_nbytes + 40
         capacity = int(1.3 * (records * record + room_nbytes)) + 2**26
         self.cache = Predis(capacity, backend="cuda", doorbell=True)
         self.refill()

@@ -8,6 +8,7 @@ the table, and the device memory is that of the buffers for bulk calls, while no
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -76,9 +77,8 @@ class Measuring:
         try:
             self._step()
         except (PredisError, NotServedError, *REFUSALS):
-            self._due_s = float(
-                "inf"
-            )  # the call itself went well; whoever wants to know why measures again
+            # The call itself went well; whoever wants to know why measures again.
+            self._due_s = math.inf
         else:
             self._due_s += (time.perf_counter() - began) / SHARE
 

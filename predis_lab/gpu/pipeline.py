@@ -49,9 +49,8 @@ from .tracing import Interval, Trace
 from .transfers import Moved, Transfers, measured
 
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
-AHEAD = (
-    2  # uploads under way while one is looked up, at most; always two less than there are buffers
-)
+# Uploads under way while one is looked up, at most; always two less than there are buffers.
+AHEAD = 2
 
 
 class Pipeline:

@@ -22,13 +22,11 @@ from .tuning import Choice, Tuning, choose, estimates_of, ranked_settings
 
 MEASURED_AFTER_S = 1.0  # of bulk calls, on a machine of which nothing is known
 KEY_NBYTES = 16  # of a call that is explained, unless said otherwise
-TRIED_WITHIN = (
-    1.5  # times what the way in use takes: what should take longer, or did so twice, is not tried
-)
+# Times what the way in use takes: what should take longer, or did so twice, is not tried.
+TRIED_WITHIN = 1.5
 TRIALS = 6  # of each, the first of which only warms up
-TRIED_EVERY = (
-    4  # calls of a case: so many go by between two trials, of which there are few altogether
-)
+# Calls of a case: so many go by between two trials, of which there are few altogether.
+TRIED_EVERY = 4
 TRIED_AGAIN = 3.0  # times what is in use: what takes less is tried some more
 FRESH = 256  # calls of a case, and twice as many, and so on: when that is
 FIRST = 15  # calls of which the median is believed
@@ -36,9 +34,8 @@ GAIN = 0.1  # of a deviation that is believed later on
 # A single call counts as this at most, lest the few that are held up weigh more than the many; all together.
 STEP, FURTHEST = 0.2, math.log(16)
 MARGIN = 0.05  # of the time, that a change has to gain
-MOVED = math.log(
-    1.25
-)  # a case whose calls take that much longer or shorter than when it tried is another one
+# A case whose calls take that much longer or shorter than when it tried is another one.
+MOVED = math.log(1.25)
 WAIT = 32  # calls between changes of mind; twice as many after each
 SAMPLED_BELOW_S = 2e-4  # calls as short as this are timed one in eight: timing each would show
 EIGHTH = 7

@@ -23,9 +23,8 @@ from .sizing import (
 )
 from .stages import DOORBELL, LAUNCH, PIPELINE, Estimate, Machine, Setting, Shape
 
-MOST_SMALL_NBYTES = (
-    2**24
-)  # a single launch copies with one core: never the best way for as much as this
+# A single launch copies with one core: never the best way for as much as this.
+MOST_SMALL_NBYTES = 2**24
 LEAST_CHUNK_NBYTES = 256  # what chunks are cut by
 PREFERRED = 0.01  # of the time: settings that gain less are not taken instead of today's own
 

@@ -108,7 +108,7 @@ class Crew:
     def _at_moments(self, number: int, due_ns: np.ndarray) -> tuple[int, int]:
         play, stamps, clock = self._parts[number].play, self._stamps[number], time.perf_counter_ns
         began, give_up, count, after = self._began, self._give_up, 0, self._began
-        others = len(self._threads) > 1
+        others = len(self._threads) > 1  # alone, nothing is as punctual as not to sleep
         for moment in due_ns[:MOST_CALLS]:
             meant = began + int(moment)
             now = clock()
@@ -117,9 +117,7 @@ class Crew:
             if (left := (meant - now) * 1e-9) > _NAP_S:
                 time.sleep(left - _NAP_S / 2)
             while clock() < meant:
-                if (
-                    others
-                ):  # which wait for the interpreter; alone, nothing is as punctual as not to sleep
+                if others:  # they wait for the interpreter
                     time.sleep(0)
             play()
             after = clock()

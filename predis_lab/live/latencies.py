@@ -6,12 +6,11 @@ from collections import deque
 
 import numpy as np
 
+from ..bench.harness import PERCENTILES
+
 _BITS = 7  # after the leading one: a bucket is at most 1/128 of its values wide
 BUCKETS = (64 - _BITS) << _BITS
-_ENOUGH = {
-    50.0: 20,
-    99.0: 1000,
-}  # calls that a percentile needs: ten beyond it, as in `bench.harness`
+_ENOUGH = dict(PERCENTILES.values())  # calls that a percentile needs
 
 
 def counted(latencies_ns: np.ndarray) -> np.ndarray:

@@ -28,15 +28,8 @@ BATCHES = (1, 10, 100, 1000, 10_000)
 VALUES = (16, 64, 256, 1024, 2048, 4096)  # bytes
 THREADS = (1, 2, 4, 8)
 READS = (0.0, 0.5, 0.7, 0.9, 0.95, 1.0)
-RATES = (
-    0,
-    1000,
-    5000,
-    20_000,
-    50_000,
-    200_000,
-    1_000_000,
-)  # operations a second; 0: as fast as each answers
+# Operations a second; 0: as fast as each answers.
+RATES = (0, 1000, 5000, 20_000, 50_000, 200_000, 1_000_000)
 FOUND = 0.95  # of reads, where a scene reads records that are not there too
 SKEW = 0.99
 SLICE_S = (

@@ -62,9 +62,8 @@ def record(run: Run, ticks: Iterable[Tick]) -> None:
         for side, values in zip(tick.sides, rates, strict=True):
             values.append(side.rate)
     for (scene, controls), (predis, redis) in cells.items():
-        if (
-            len(predis) >= 2 and not controls.rate and all(redis)
-        ):  # what is offered is no rate of theirs
+        # What is offered is no rate of theirs.
+        if len(predis) >= 2 and not controls.rate and all(redis):
             name = f"live_{scene}_{controls.batch}_{controls.value_nbytes}_b_{controls.threads}_threads_{controls.reads:.0%}_reads"
             run.add_interval(name.replace("%", ""), ratio_interval(predis, redis), "1")
 
