@@ -8,9 +8,11 @@
 #define MIN_VALUE_NBYTES 4  // its complement: zero while nothing has been written
 #define COUNTERS 5
 
-// Atomic maximum that costs a cached read where it changes nothing, as nearly always.
-__device__ __forceinline__ void raise(u64* counter, u64 value) {
-    if (value > *(volatile u64*)counter) atomicMax(counter, value);
+// Takes note of a value's length: atomic maxima that cost a read, both at once, where they change nothing, as nearly always.
+__device__ __forceinline__ void note_length(u64* counters, u64 nbytes) {
+    u64 longest = *(volatile u64*)(counters + MAX_VALUE_NBYTES), shortest = *(volatile u64*)(counters + MIN_VALUE_NBYTES);
+    if (nbytes > longest) atomicMax(counters + MAX_VALUE_NBYTES, nbytes);
+    if (~nbytes > shortest) atomicMax(counters + MIN_VALUE_NBYTES, ~nbytes);
 }
 
 __device__ __forceinline__ u64 warp_sum(u64 value) {
@@ -41,20 +43,25 @@ __device__ __forceinline__ void add_up(Changes& changes, u64 entries, u64 live_n
 }
 
 // Adds a block's changes to the counters; the last block reports them: `report` lies in mapped host memory, COUNTERS
-// words, then what the launch used of the log. `work`: that, then finished blocks; zero before and after a launch. Every
-// thread of every block must call it.
+// words, then what the launch used of the log. `work`: that, then finished blocks; zero before and after a launch, and where
+// there is one block it may be shared memory. Every thread of every block must call it.
 __device__ __forceinline__ void settle(const Changes& changes, u64* counters, u64* report, u64* work) {
     __syncthreads();
     if (threadIdx.x != 0) return;
     if (changes.entries) atomicAdd(counters + ENTRIES, changes.entries);
     if (changes.live_nbytes) atomicAdd(counters + LIVE_NBYTES, changes.live_nbytes);
     if (changes.host_nbytes) atomicAdd(counters + HOST_NBYTES, changes.host_nbytes);
-    __threadfence();
-    u32* done = (u32*)(work + 1);
-    if (atomicAdd(done, 1) != gridDim.x - 1) return;
-    __threadfence();
-    for (int i = 0; i < COUNTERS; ++i) report[i] = __ldcg(counters + i);
-    report[COUNTERS] = __ldcg(work);
+    if (gridDim.x > 1) {
+        __threadfence();
+        u32* done = (u32*)(work + 1);
+        if (atomicAdd(done, 1) != gridDim.x - 1) return;
+        __threadfence();
+    }
+    u64 now[COUNTERS];
+#pragma unroll
+    for (int i = 0; i < COUNTERS; ++i) now[i] = __ldcg(counters + i);  // all under way before any is waited for
+#pragma unroll
+    for (int i = 0; i < COUNTERS; ++i) report[i] = now[i];
+    report[COUNTERS] = *(volatile u64*)work;
     work[0] = work[1] = 0;
-    __threadfence_system();
 }

@@ -25,8 +25,7 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) write_dense(
     u32 pieces = head + value_pieces;
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x, first = i - lane;
     if (i == 0) {
-        raise(counters + MAX_VALUE_NBYTES, value_stride);
-        raise(counters + MIN_VALUE_NBYTES, ~value_stride);
+        note_length(counters, value_stride);
         atomicAdd(work, n * 16 * pieces);
     }
     if (first >= n) return;

@@ -3,6 +3,11 @@
 #include "probe.cuh"
 #include "counters.cuh"
 
+// Orders what one thread of a launch writes before what another does that has seen some of it.
+#ifndef LAUNCH_FENCE
+#define LAUNCH_FENCE __threadfence
+#endif
+
 #define STORED 0
 #define UPDATED 1
 #define SUPERSEDED 2
@@ -32,8 +37,7 @@ __device__ __forceinline__ void write_tile(
         value = row(values, i, value_nbytes);
         status[first_row + i] = STORED;
         nbytes = record_nbytes(key.nbytes, value_nbytes);
-        raise(counters + MAX_VALUE_NBYTES, value_nbytes);
-        raise(counters + MIN_VALUE_NBYTES, ~value_nbytes);
+        note_length(counters, value_nbytes);
     }
     u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
     if (t == 0) room.start = atomicAdd(work, tile_nbytes);
@@ -98,7 +102,7 @@ __device__ __forceinline__ void publish_rows(
     u32 lane = threadIdx.x % 32;
     Spot &match = mine.match[lane], &vacant = mine.vacant[lane];
     start(changes);
-    if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(&changes.live_nbytes, __ldcg(work));
+    if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(&changes.live_nbytes, *(volatile u64*)work);
     for (u64 i = (u64)blockIdx.x * TILE + threadIdx.x; i - lane < n; i += (u64)gridDim.x * TILE) {
         bool wanted = i < n, claimed = false, far = false;
         u32 dead_nbytes = 0;
@@ -141,7 +145,7 @@ __device__ __forceinline__ void publish_rows(
                 u64 replaced = (same_batch ? (seen & REPLACED) != 0 : alive(old, now)) ? REPLACED : 0;
                 if (replaced) {
                     status[row] = UPDATED;
-                    __threadfence();  // once the record can be seen, a later row may write here
+                    LAUNCH_FENCE();  // once the record can be seen, a later row may write here
                 }
                 if (atomicCAS(match.at, seen, slot | replaced | (seen & GOES_ON)) == seen) {
                     if (same_batch) status[old.batch_row] = SUPERSEDED;

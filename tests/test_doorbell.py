@@ -17,7 +17,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def cache(make):
     """One whose log has somewhere to write to."""
-    cache = make("64MiB", doorbell=True, timeout_s=0.3)
+    cache = make("64MiB", doorbell=True)
     cache.set("first", "1")
     cache.delete("first")
     return cache
@@ -98,6 +98,59 @@ def test_columns_of_any_layout(cache):
     assert sliced.to_pylist() == [b"x", b""]
 
 
+def fold(a, b):
+    product = a * b
+    return (product ^ product >> 64) & 2**64 - 1
+
+
+def hashed(key):
+    """As kernels/common.cuh does."""
+    words = [int.from_bytes(key[at : at + 8], "little") for at in (0, 8, 16)]
+    h = fold(words[0] ^ 0xA0761D6478BD642F, words[1] ^ 0xE7037ED1A0B428DB ^ len(key))
+    if len(key) > 16:
+        h = fold(words[2] ^ h ^ 0x8EBC6AF09C88C6E3, h)
+    return fold(h ^ 0x589965CC75374CC3, 0x1D8E4E27C47D124F)
+
+
+@pytest.mark.parametrize("prefix", [b"twelve bytes", b"and here are twenty "])
+def test_keys_that_look_alike_in_the_index_are_told_apart(cache, prefix):
+    """Of one bucket and one fingerprint."""
+    cache.set("one", "to have an index")
+    buckets, known, pairs = len(cache._table.table.index) // 8, {}, []
+    for number in range(40_000):
+        key = prefix + number.to_bytes(4, "little")
+        h = hashed(key)
+        twin = known.setdefault((h * buckets >> 64, h & 0xFFFF), key)
+        if twin is not key:
+            pairs.append((twin, key))
+    assert pairs
+    for one, other in pairs:
+        before = rung(cache)
+        cache.set(one, one)
+        assert cache.get(one) == one and cache.get(other) is None
+        assert cache.exists(other) == 0 and cache.pttl(other) == -2
+        cache.set(other, other, px=10_000)
+        assert cache.get(one) == one and cache.get(other) == other
+        assert cache.pttl(one) == -1 and 0 < cache.pttl(other) <= 10_000
+        assert cache.delete(one) == 1 and cache.get(one) is None and cache.get(other) == other
+        assert rung(cache) >= before + 12
+
+
+def test_one_key_of_any_length_with_a_value_of_any(cache):
+    chance = random.Random(5)
+    sizes = [0, 1, 7, 8, 24, 25, 64, 79, 80, 81, 95, 96, 97, 119, 120, 121, 600, 5000, 130_000]
+    records = {
+        chance.randbytes(n): chance.randbytes(chance.choice(sizes))
+        for n in range(1, 41)
+        for _ in sizes
+    }
+    for key, value in records.items():
+        cache.set(key, value)
+    for key, value in records.items():
+        assert cache.get(key) == value and cache.exists(key) == 1 and cache.pttl(key) == -1
+        assert cache.get(key + b"?") == records.get(key + b"?")
+
+
 def test_expiry_goes_by_the_doorbell_too(cache, clock):
     before = rung(cache)
     cache.set("a", "1", px=50)
@@ -144,6 +197,7 @@ def test_the_log_goes_on_where_a_segment_is_full(cache):
 def test_nothing_is_asked_while_the_device_is_at_work(cache):
     table = cache._table.table
     before, stream = rung(cache), table._stream
+    table.launches += 1
     table._idle, table._stream = False, Stuck()
     with pytest.raises(doorbell_module().NotServedError):
         cache._table.doorbell.get(b"a", 1)
@@ -229,6 +283,7 @@ def test_a_block_that_does_not_answer_is_given_up(cache):
     kernel, stream, bell._stream = bell._kernel, bell._stream, Stuck()
     started = []
     bell._kernel = lambda *launch: started.append(launch)
+    cache._table.health.timeout_s = 0.3
     with pytest.raises(DeviceTimeout, match=r"a small call within 0\.3 s"):
         cache.set("a", 2)
     with pytest.raises(DeviceTimeout, match="still busy with a small call"):
@@ -249,19 +304,16 @@ class Interrupted:
     """Words of a mailbox at which Ctrl-C is pressed while the answer is waited for."""
 
     def __init__(self, bell):
-        self.bell, self.words = bell, bell._words
+        self.bell, self.words, self.asked = bell, bell._words, bell._asked
 
     def __getitem__(self, word):
-        if word == doorbell_module().ANSWERED and self.words[0] == self.bell._asked and self.armed:
-            self.armed = False
+        if word == doorbell_module().ANSWERED and self.bell._asked > self.asked:
+            self.asked = self.bell._asked
             raise KeyboardInterrupt
         return self.words[word]
 
     def __setitem__(self, word, value):
-        self.armed |= word == doorbell_module().ASKED
         self.words[word] = value
-
-    armed = False
 
 
 @pytest.mark.parametrize("call", ["get", "set", "delete"])

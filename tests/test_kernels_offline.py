@@ -281,10 +281,10 @@ def loads_of(module):
 @needs_compiler
 def test_a_block_that_stays_reads_nothing_through_a_cache_that_may_be_stale():
     loads = loads_of("doorbell")
-    assert loads["ld.global.cv"] > 50 and loads["ld.global.cg"] > 50
+    assert loads["ld.global.cv"] >= 4 and loads["ld.global.cg"] > 50  # the host's, and the device's
     fresh = {"ld.global.cv", "ld.global.cg", "ld.volatile", "ld.volatile.global"}
     # What a thread itself has written: where its record lies.
-    assert loads.total() - sum(loads[kind] for kind in fresh) == loads["ld"] == 1, loads
+    assert loads.total() - sum(loads[kind] for kind in fresh) == loads["ld.global"] == 1, loads
     assert loads_of("find")["ld.global.nc"] > 50  # where columns lie still
 
 

@@ -3,7 +3,8 @@
 The block is started when it is asked for something and leaves by itself some milliseconds later, answers or not
 (kernels/doorbell.cu): whatever waits for the device to be idle (a driver that frees memory, another process, the end of this
 one) waits no longer than that. A call keeps the table's lock until it is answered, so nothing else is launched meanwhile;
-and it is made only while nothing is under way on the device, for the block keeps no stream's order.
+and it is made only while nothing is under way on the device, for the block keeps no stream's order. It reads no memory that
+was not there when it was started: where the table has taken some since, it is told to leave and started again.
 """
 
 from __future__ import annotations
@@ -21,33 +22,45 @@ from ..errors import DeviceFailed
 from . import kernels
 from .batch import record_bound
 from .launching import address, index_arguments
-from .memory import on_device
+from .memory import SLACK_NBYTES, device_bytes, on_device
 from .modules import function
 from .packed import padded
 from .pinned import pinned
 from .sizing import MAX_LOAD, NBYTES, ROWS
 
 if TYPE_CHECKING:
-    from .memory import Segment
     from .table import DeviceTable
 
-THREADS = 256
-DEFINES = (f"TILE={THREADS}",)
+THREADS = 512
+DEFINES = (f"TILE={THREADS}", "ROWS_PER_THREAD=1")
 
 STAY_NS = 5_000_000  # of the block, once started
 # Looks at the answer's number, of some ten nanoseconds each, before others get the interpreter.
-_SPINS = 2000
+_SPINS = range(2000)
 _SUSPECT_S = 1e-3  # after which it is asked whether the block still lives
 
-# Words of a mailbox, see kernels/doorbell.cu; STARTED is the host's own: the number of the last block.
-ASKED, STARTED, REQUEST, ANSWERED, GONE, TOTAL, WORDS = 0, 1, 8, 32, 33, 34, 40
-FIND, PEEK, ERASE, INSERT = 1, 2, 3, 4
-_REQUEST = struct.Struct("22Q")
+# A mailbox, see kernels/doorbell.cu: a request in sectors of three words and its number, then the words of an answer, then
+# what the host brings, then what the block does.
+ANSWERED, GONE, TOTAL, EXPIRY, STARTED = (
+    32,
+    33,
+    34,
+    35,
+    40,
+)  # STARTED is the host's own: the number of the last block
+FIND, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 10)
+_REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
+_PUTS = [
+    struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)
+]  # with so many sectors of a value
 _SENT = 8 * 64  # where columns begin
 _BROUGHT = _SENT + NBYTES
+_MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside their offsets
+# At most, of a key and of a value that a short request has in itself.
+_SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
 _LEFT_TO_32_BITS = 2**64 - 2  # strides that stand for offsets of 32 and of 64 bits
 _LEFT_TO_64_BITS = 2**64 - 1
-
+_RECORD_HEADER = 16
 
 _abandoned: list[Any] = []  # mailboxes that a block may still look at
 
@@ -69,81 +82,125 @@ class Doorbell:
         self._at = self._memory.ctypes.data
         self._bytes = self._memory.view(np.ndarray)  # whose slices cost half as much
         self._view = self._bytes.data
-        self._words = self._view[: 8 * WORDS].cast("Q")
+        self._words = self._view[:_SENT].cast("Q")
         # Nobody else gets memory that a block looks at.
         self._leave = weakref.finalize(self, _until_gone, self._memory, self._words)
-        self._places = on_device(ROWS, np.uint64)
+        self._copied, self._places = device_bytes(NBYTES), on_device(ROWS, np.uint64)
+        self._from = self._copied.data.ptr - _SENT  # what is sent lies there for kernels
         self._kernel = function("doorbell", "serve", DEFINES)
         # The device's first choice where its multiprocessors are all taken.
         self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
-        self._asked = 0
+        self._asked = self._started = 0
         self.dead = False
-        counters = address(table.counters, "u8", kernels.COUNTERS)
-        report = address(table.report, "u8", kernels.REPORT_WORDS)
-        work = address(table.work, "u8", kernels.WORK_WORDS)
-        self._own = counters, report, work, address(self._places, "u8", ROWS)
-        self._epoch, self._index = -1, (0, 0)
+        self._own = (
+            self._at,
+            self._at + _SENT,
+            self._at + _BROUGHT,
+            NBYTES,
+            self._copied.data.ptr,
+            address(table.counters, "u8", kernels.COUNTERS),
+            address(table.report, "u8", kernels.REPORT_WORDS),
+            address(self._places, "u8", ROWS),
+        )
+        self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
+        self._index = self._buckets = self._most_entries = 0
+        self._segment: Any = None
+        self._first = self._segment_nbytes = 0  # where that begins, and how far it is written
 
     # ---- Verbs; each raises NotServedError where the table has to be asked in another way
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
         n = len(key)
-        self._begin(1, n)
-        self._view[_SENT : _SENT + n] = key
-        self._ask_for_values((self._at + _SENT, 0, n), 1, now_ms)
-        if not self._view[_BROUGHT] & 1:
+        if n > _SHORT_NBYTES:
+            return self.find(Column.single(key), now_ms).to_arrow()[0].as_py()
+        self._be_answered(self._send_shortly(GET, key, now_ms))
+        total = self._words[TOTAL]
+        if not total:
             return None
-        begin = _BROUGHT + _values_at(1)
-        return self._view[begin : begin + self._words[TOTAL]].tobytes()
+        begin = _BROUGHT + _RECORD_HEADER + n
+        end = begin + total - 1
+        if end > len(self._view):
+            raise NotServedError
+        return self._view[begin:end].tobytes()
 
     def find(self, keys: Column, now_ms: int) -> Column:
         """The values of some keys, in memory of their own."""
         n = len(keys)
         self._begin(n, _nbytes(keys))
-        self._ask_for_values(self._put(keys, _SENT)[0], n, now_ms)
-        offsets, values = padded(-(-n // 8)), _values_at(n)
-        brought = self._bytes[_BROUGHT : _BROUGHT + values + self._words[TOTAL]].copy()
+        sent, end = self._put(keys, _SENT)
+        at, offsets, values = self._at + _BROUGHT, padded(-(-n // 8)), _values_at(n)
+        room = NBYTES - values
+        self._be_answered(
+            self._send(FIND, n, end, sent, now_ms, room, (at + values, at + offsets, at))
+        )
+        total = self._words[TOTAL]
+        if total > room:
+            raise NotServedError
+        brought = self._bytes[_BROUGHT : _BROUGHT + values + total].copy()
         places = brought[offsets : offsets + 4 * (n + 1)].view(np.int32)
         return Column(brought[values:], places, 0, n, brought[: -(-n // 8)])
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
-        return self._peek(keys, now_ms, np.bool_, 0)
+        key = _only(keys)
+        if key is None:
+            return self._peek(keys, now_ms, np.bool_, 0)
+        self._be_answered(self._send_shortly(LOOK, key, now_ms))
+        return np.array([self._words[TOTAL] != 0])
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         """int64 per key, as `Table.expiry`."""
-        return self._peek(keys, now_ms, np.int64, 1)
+        key = _only(keys)
+        if key is None:
+            return self._peek(keys, now_ms, np.int64, 1)
+        self._be_answered(self._send_shortly(LOOK, key, now_ms))
+        return np.array([self._words[EXPIRY]], np.uint64).view(np.int64)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
+        key = _only(keys)
+        if key is not None:
+            self._settle(self._send_shortly(DROP, key, now_ms))
+            return np.array([self._words[TOTAL] != 0])
         n = len(keys)
         self._begin(n, _nbytes(keys))
-        self._write(ERASE, n, self._put(keys, _SENT)[0], now_ms)
+        sent, end = self._put(keys, _SENT)
+        self._settle(self._send(ERASE, n, end, sent, now_ms, 0, (self._at + _BROUGHT, 0, 0)))
         return self._brought(n, np.bool_)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record, where log and index have room for all of them."""
         n = len(keys)
         self._begin(n, padded(_nbytes(keys)) + _nbytes(values))
-        bound = record_bound(keys, values, 0, n)
-        segment = self._segment(n, bound)
+        expiry, bound = self.table.noted_expiry(expire_at_ms), record_bound(keys, values, 0, n)
+        tail = self._take(n, bound)
         sent, begin = self._put(keys, _SENT)
-        stored, _ = self._put(values, begin)
-        self._insert(n, sent, stored, expire_at_ms, now_ms, segment, bound)
+        stored, end = self._put(values, begin)
+        answer = self._at + _BROUGHT, 0, 0
+        number = self._send(INSERT, n, end, sent, now_ms, 0, answer, stored, expiry, tail, bound)
+        self._segment.used += self._settle(number) - bound
         return self._brought(n, np.int8)
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
         """The status of one record."""
-        n, begin, size = len(key), _SENT + padded(len(key)), len(value)
-        self._begin(1, padded(n) + size)
-        bound = kernels.record_nbytes(n, size)
-        segment = self._segment(1, bound)
-        self._view[_SENT : _SENT + n] = key
-        self._view[begin : begin + size] = value
-        sent, stored = (self._at + _SENT, 0, n), (self._at + begin, 0, size)
-        self._insert(1, sent, stored, expire_at_ms, now_ms, segment, bound)
-        return self._view[_BROUGHT]
+        n, size = len(key), len(value)
+        if n > _SHORT_NBYTES or size > _SHORT_VALUE_NBYTES:
+            keys, values = Column.single(key), Column.single(value)
+            return int(self.insert(keys, values, expire_at_ms, now_ms)[0])
+        if self.table.launches != self._seen:
+            self._look_again()
+        expiry = self.table.noted_expiry(expire_at_ms)
+        tail = self._take(1, kernels.record_nbytes(n, size))
+        sectors = -(-size // 24)
+        what = PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
+        self._asked = a = self._asked + 1
+        pieces = [piece for at in range(0, size, 24) for piece in (value[at : at + 24], a)]
+        _PUTS[sectors].pack_into(
+            self._view, 0, what, now_ms, self._index, a, key, a, expiry, tail, size, a, *pieces
+        )
+        self._settle(a)
+        return self._words[TOTAL]
 
     def close(self) -> None:
         """Returns when the block has left."""
@@ -151,42 +208,51 @@ class Doorbell:
 
     # ---- Inside
 
-    def _segment(self, n: int, nbytes: int) -> Segment:
-        """Where n records are written to, if log and index have room for them as they are."""
-        table = self.table
-        segments = table.arena.segments
-        if not segments or table.is_stale or table.entries + n > MAX_LOAD * table.slots:
-            raise NotServedError
-        if segments[-1] is table.tiers.target or nbytes > segments[-1].room:
-            raise NotServedError
-        return segments[-1]
-
-    def _insert(
-        self,
-        n: int,
-        keys: tuple[int, int, int],
-        values: tuple[int, int, int],
-        expire_at_ms: int,
-        now_ms: int,
-        segment: Segment,
-        bound: int,
-    ) -> None:
-        expiry = self.table.noted_expiry(expire_at_ms)
-        tail = segment.address + segment.used
-        segment.used += bound  # lest anything is written there should the answer not come
-        segment.used += self._write(INSERT, n, keys, now_ms, values, expiry, tail, bound) - bound
-
     def _begin(self, n: int, nbytes: int) -> None:
         """Raises NotServedError for a call that is too large, or while the device is at work."""
+        if n > ROWS or not 0 < nbytes <= _MOST_NBYTES:
+            raise NotServedError
+        if self.table.launches != self._seen:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """What may have changed since the table last launched something; raises NotServedError while that is under way."""
         table = self.table
         if self._words[ANSWERED] != self._asked:  # of a call that was interrupted
             self._wait(self._asked)
-        if n > ROWS or not 0 < nbytes <= NBYTES - 24 * ROWS or self.dead or not table.is_idle():
+        if (
+            self.dead or not table.is_idle() or table.tiers.holds
+        ):  # what is looked up there may have to move
             raise NotServedError
-        if table.tiers.holds:  # what is looked up there may have to move
+        memory = table.epoch, table.arena.allocations
+        if memory != self._memory_seen and self._words[GONE] != self._started:
+            self._seen = table.launches
+            self._be_answered(self._send_shortly(LEAVE, b"", 0))
+        self._memory_seen = memory
+        self._index, self._buckets = index_arguments(table.index)
+        self._most_entries = int(MAX_LOAD * table.slots)
+        segments = table.arena.segments
+        self._segment = (
+            segments[-1] if segments and segments[-1] is not table.tiers.target else None
+        )
+        if self._segment is not None:
+            self._first = self._segment.address
+            self._segment_nbytes = self._segment.nbytes - SLACK_NBYTES
+        self._seen = table.launches
+
+    def _take(self, n: int, nbytes: int) -> int:
+        """Where n records are written to, of as many bytes; raises NotServedError where log or index have no room as they are.
+
+        Nothing else is written there, should the answer not come.
+        """
+        table, segment = self.table, self._segment
+        if segment is None or segment.used + nbytes > self._segment_nbytes:
             raise NotServedError
-        if table.epoch != self._epoch:
-            self._index, self._epoch = index_arguments(table.index), table.epoch
+        if table.entries + n > self._most_entries or table.is_stale:
+            raise NotServedError
+        tail = self._first + segment.used
+        segment.used += nbytes
+        return tail
 
     def _put(self, column: Column, begin: int) -> tuple[tuple[int, int, int], int]:
         """Copies a host column into the mailbox; how a kernel takes it, and where there is room for the next."""
@@ -194,67 +260,79 @@ class Doorbell:
         end = begin + last - first
         self._bytes[begin:end] = column.data[first:last]
         if column.offsets is None:
-            return (self._at + begin, 0, column.width), padded(end)
+            return (self._from + begin, 0, column.width), padded(end)
         at = padded(end)
         end = at + column.offsets.nbytes
         np.subtract(column.offsets, first, out=self._bytes[at:end].view(column.offsets.dtype))
         wide = column.offsets.dtype.itemsize == 8
         stride = _LEFT_TO_64_BITS if wide else _LEFT_TO_32_BITS
-        return (self._at + begin, self._at + at, stride), padded(end)
+        return (self._from + begin, self._from + at, stride), padded(end)
 
     def _brought(self, n: int, dtype: Any) -> np.ndarray:
         nbytes = n * np.dtype(dtype).itemsize
         return self._bytes[_BROUGHT : _BROUGHT + nbytes].view(dtype).copy()
 
-    def _ask_for_values(self, sent: tuple[int, int, int], n: int, now_ms: int) -> None:
-        at, values = self._at + _BROUGHT, _values_at(n)
-        room = NBYTES - values
-        self._ask(FIND, n, sent, now_ms, answer=(at + values, at + padded(-(-n // 8)), at, room))
-        if self._words[TOTAL] > room:
-            raise NotServedError
-
     def _peek(self, keys: Column, now_ms: int, dtype: Any, place: int) -> np.ndarray:
         n = len(keys)
         self._begin(n, _nbytes(keys))
-        answer = [0, 0, 0, 0]
+        sent, end = self._put(keys, _SENT)
+        answer = [0, 0, 0]
         answer[place] = self._at + _BROUGHT
-        self._ask(PEEK, n, self._put(keys, _SENT)[0], now_ms, answer=tuple(answer))
+        self._be_answered(self._send(PEEK, n, end, sent, now_ms, 0, tuple(answer)))
         return self._brought(n, dtype)
 
-    def _ask(
+    def _send(
         self,
         verb: int,
         n: int,
+        end: int,
         keys: tuple[int, int, int],
         now_ms: int,
+        capacity: int,
+        answer: tuple[int, ...],
         values: tuple[int, int, int] = (0, 0, 0),
         expiry: int = 0,
         tail: int = 0,
         room: int = 0,
-        answer: tuple[int, ...] | None = None,
-    ) -> None:
-        """Rings, and waits for the answer."""
-        words, place = self._words, answer or (self._at + _BROUGHT, 0, 0, 0)
+    ) -> int:
+        """Writes a request; its number. end: of what is sent"""
+        self._asked = a = self._asked + 1
+        k0, k1, k2 = keys
+        v0, v1, v2 = values
+        to0, to1, to2 = answer
         _REQUEST.pack_into(
-            self._view, 8 * REQUEST, verb, n, *keys, *values, *self._index, now_ms, expiry, tail, room, *place, *self._own
+            self._view, 0, verb | 6 << 4 | self._buckets << 16, now_ms, self._index, a, n, padded(end) - _SENT, expiry, a,
+            k0, k1, k2, a, v0, v1, v2, a, tail, room, capacity, a, to0, to1, to2, a,
         )  # fmt: skip
-        self._asked = number = self._asked + 1
-        words[ASKED] = number
-        if words[GONE] == words[STARTED]:
+        return a
+
+    def _send_shortly(self, verb: int, key: bytes, now_ms: int) -> int:
+        """Writes a request about one key; its number."""
+        if self.table.launches != self._seen:
+            self._look_again()
+        self._asked = a = self._asked + 1
+        what = verb | 2 << 4 | len(key) << 8 | self._buckets << 16
+        _SHORT.pack_into(self._view, 0, what, now_ms, self._index, a, key, a)
+        return a
+
+    def _be_answered(self, number: int) -> None:
+        words = self._words
+        if words[GONE] == self._started:
             self._start()
         try:
-            for _ in range(_SPINS):
+            for _ in _SPINS:
                 if words[ANSWERED] == number:
                     return
             self._wait(number)
         except KeyboardInterrupt:
+            self._seen = -1
             self._wait(number)  # nothing may be launched beside it
             raise
 
-    def _write(self, *asked: Any) -> int:
-        """As `_ask`, and takes over the table's counters; bytes used of the log."""
+    def _settle(self, number: int) -> int:
+        """As `_be_answered`, of a write, and takes over the table's counters; bytes used of the log."""
         try:
-            self._ask(*asked)
+            self._be_answered(number)
         except NotServedError:
             raise DeviceFailed("a write was under way when the device stopped answering") from None
         except BaseException:  # what it has changed is told by its report, once that is there
@@ -263,22 +341,23 @@ class Doorbell:
         return self.table.take_report()
 
     def _start(self) -> None:
-        self._words[STARTED] = number = self._words[STARTED] + 1
+        self._words[STARTED] = self._started = self._started + 1
         with self._stream:
-            self._kernel((1,), (THREADS,), (self._at, number, STAY_NS))
+            self._kernel((1,), (THREADS,), (*self._own, self._started, STAY_NS))
 
     def _wait(self, number: int) -> None:
         words, began = self._words, time.perf_counter()
         while words[ANSWERED] != number:
             waited = time.perf_counter() - began
-            if words[GONE] == words[STARTED]:
+            if words[GONE] == self._started:
                 if words[ANSWERED] != number:  # it left just before it was asked
                     self._start()
             elif waited > _SUSPECT_S and self._stream.done:
-                if words[ANSWERED] != number and words[GONE] != words[STARTED]:
-                    self.dead = True
+                if words[ANSWERED] != number and words[GONE] != self._started:
+                    self.dead, self._seen = True, -1
                     raise NotServedError
             elif waited > self.health.timeout_s:
+                self._seen = -1
                 self.health.give_up(self._stream, "a small call")
             time.sleep(0)
 
@@ -303,3 +382,11 @@ def _nbytes(column: Column) -> int:
     if column.on_device:
         raise NotServedError
     return column.nbytes
+
+
+def _only(keys: Column) -> bytes | None:
+    """The key of a column of one, if a short request takes it."""
+    if len(keys) != 1 or keys.on_device:
+        return None
+    first, last = keys.span
+    return keys.data[first:last].tobytes() if last - first <= _SHORT_NBYTES else None

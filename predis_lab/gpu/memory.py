@@ -20,8 +20,9 @@ from .pinned import PinnedArray
 
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
 OPEN_SHARE = 1 / 16
-# Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one.
-SLACK_NBYTES = 64
+# Kept free at the end of each segment: `find_dense` reads a record before it knows that it is another one, and a shorter one;
+# a block at the doorbell reads this much of any.
+SLACK_NBYTES = 128
 _NOT_READY = 600  # cudaErrorNotReady
 # What a device, its driver or its pool raises where it refuses something.
 REFUSALS = (runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError)
@@ -106,6 +107,7 @@ class Arena:
     allocate: Callable[[int], Any] = from_driver
     segments: list[Segment] = field(default_factory=list)
     free: list[Segment] = field(default_factory=list)
+    allocations: int = 0  # so far
 
     @property
     def segment_room(self) -> int:
@@ -174,6 +176,7 @@ class Arena:
         if not self.make_left(nbytes):
             return None
         array = self.allocate(nbytes)
+        self.allocations += 1
         return None if array is None else Segment(array)
 
     def release(self, segment: Segment) -> None:

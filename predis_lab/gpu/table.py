@@ -67,6 +67,7 @@ class DeviceTable:
         self._states = on_device(0, np.uint64)
         self._stream: Any = None
         self._idle = False  # whether it is known that nothing is under way
+        self.launches = 0  # and what else may change what a block at the doorbell sees
         self.epoch = 0  # of the index: a slot number means nothing in the next one
         self.clear()
 
@@ -399,6 +400,7 @@ class DeviceTable:
         if self._unread and self.health.stuck is None:
             self.take_report()
         self._idle = False
+        self.launches += 1
         stream = cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
             stream.wait_event(self._stream.record())
@@ -441,6 +443,7 @@ class DeviceTable:
     def leave_unread(self) -> None:
         """For whoever calls next: a write may have gone on, and its report is still to come."""
         self._unread, self._idle = True, False
+        self.launches += 1
 
     def take_report(self) -> int:
         """Takes over the counters that a write has reported; the bytes it used of the log."""

@@ -210,6 +210,7 @@ extern "C" void emulated_launch(void* kernel, const uint64_t* arguments, unsigne
 inline void __syncthreads() { emulated::wait(emulated::AT_BARRIER); }
 inline void __syncwarp(unsigned mask = ~0u) { emulated::exchange(mask, emulated::SYNC, 0); }
 inline void __threadfence() { emulated::wait_by_chance(); }
+inline void __threadfence_block() { emulated::wait_by_chance(); }
 inline void __threadfence_system() { emulated::wait_by_chance(); }
 
 template <class T> T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
@@ -274,4 +275,18 @@ inline unsigned long long nanoseconds() {
     static unsigned long long looks;
     if (!std::getenv("PREDIS_EMULATED_ASYNC")) return looks += 1000000;
     return std::chrono::steady_clock::now().time_since_epoch().count();
+}
+
+// Two words for each of `lanes` lanes of a warp, all of one moment: read backwards while the host writes forwards on another
+// thread, so that a number that is there tells that what was written before it is too.
+inline ulonglong2 look(const unsigned long long* box, unsigned lanes) {
+    static unsigned long long seen[64];
+    __syncwarp();  // earlier looks are over
+    if (emulated::current % 32 == 0) {
+        for (unsigned k = 2 * lanes; k-- > 0;) seen[k] = ((const volatile unsigned long long*)box)[k];
+    }
+    __syncwarp();
+    unsigned lane = emulated::current % 32;
+    if (lane >= lanes) return {0, 0};
+    return {seen[2 * lane], seen[2 * lane + 1]};
 }
