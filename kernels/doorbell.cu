@@ -27,14 +27,15 @@
 #define EXPIRY 35    // answer to LOOK
 
 #define FIND 1
-#define PEEK 2
-#define ERASE 3
-#define INSERT 4
-#define GET 5  // from here on: short
-#define LOOK 6
-#define PUT 7
-#define DROP 8
-#define LEAVE 9
+#define DENSE 2  // the same, of keys and values that `find_dense` takes
+#define PEEK 3
+#define ERASE 4
+#define INSERT 5
+#define GET 6    // from here on: short
+#define LOOK 7
+#define PUT 8
+#define DROP 9
+#define LEAVE 10
 
 #define SECTORS 8
 #define LANES (2 * SECTORS)
@@ -49,7 +50,7 @@ struct Request {
     u64 n, nbytes, expiry;        // keys; bytes that the host brings
     Column keys, values;
     u8* log;                      // where records are written
-    u64 room, capacity;           // bytes there, and of `data`
+    u64 room, capacity;           // bytes there, and of `data`; of each value where that is known
     void *data, *offsets;         // of the answer: values, their offsets; or one item per key, and nothing
     u32* validity;
 };
@@ -123,6 +124,12 @@ __device__ __forceinline__ void respond(
         for (u64 tile = 0; tile * TILE < n; ++tile) {
             begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, 1, nullptr, begin);
             __syncthreads();  // the rows have been read
+        }
+    } else if (verb == DENSE) {
+        for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {
+            find_dense_rows(
+                mine, asked.keys.data, asked.keys.stride, i, n, index, buckets, now, asked.capacity, (u8*)asked.data,
+                asked.validity);
         }
     } else if (verb == PEEK) {
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {

@@ -1,6 +1,6 @@
 // What lookups do with a tile of keys: shared by the kernels of find.cu, one tile a block, and by the block of doorbell.cu.
 #include "emit.cuh"
-#include "probe.cuh"
+#include "records.cuh"
 
 // Looks up tile `tile` of n keys and packs their values; `begin` and what it returns as of `emit`.
 __device__ __forceinline__ u64 find_tile(
@@ -34,4 +34,75 @@ __device__ __forceinline__ void peek_row(
     found = found && alive(header, now);
     if (present) present[i] = found;
     if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
+}
+
+// Looks up 32 keys of `key_stride` bytes, row i by this lane, and writes their values of `width` bytes to their places, zeros
+// where there is none. A record is visited once: header, key and value are read side by side, and the value is written out
+// while the key is being compared. Where that turns out to be another key (one in some ten thousand), the row is done again.
+// The whole warp calls, with a row to do.
+__device__ __forceinline__ void find_dense_rows(
+    Probes& mine, const u8* key_data, u64 key_stride, u64 i, u64 n, u64* index, u64 buckets, u64 now, u64 width, u8* values,
+    u32* validity) {
+    u32 lane = threadIdx.x % 32;
+    u64 first = i - lane;
+    {
+        Key key = i < n ? load_key({key_data, nullptr, key_stride}, i) : Key{};
+        probe(mine, nullptr, hash(key), i < n, index, buckets);
+    }
+    u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
+    u32 rows = min(n - first, 32ull), wrong = 0;
+    Walk reading(head + value_pieces), writing(head + value_pieces);
+    const uint4* keys = (const uint4*)key_data + first * key_pieces;
+    uint4* to = (uint4*)values + first * value_pieces;
+    if (!__any_sync(ALL, mine.match[lane].seen != 0)) {
+        for (u32 p = lane; p < rows * value_pieces; p += 32) __stcs(to + p, uint4{});
+        if (lane == 0) validity[i / 32] = 0;
+        return;
+    }
+    while (writing.row < rows) {
+        uint4 words[PIECES_AT_ONCE];
+#pragma unroll
+        for (u32 f = 0; f < PIECES_AT_ONCE; ++f, reading.next()) {
+            u64 seen = reading.row < rows ? mine.match[reading.row].seen : 0;
+            words[f] = {};
+            if (seen) words[f] = __ldcg((const uint4*)record_of(seen) + reading.piece);
+        }
+#pragma unroll
+        for (u32 f = 0; f < PIECES_AT_ONCE; ++f, writing.next()) {
+            u32 row = writing.row, piece = writing.piece;
+            if (row >= rows) break;
+            if (piece >= head) {
+                __stcs(to + (u64)row * value_pieces + piece - head, words[f]);
+            } else if (mine.match[row].seen) {
+                bool right;
+                if (piece == 0) {
+                    Header header = parse_header(words[f]);
+                    right = header.value_nbytes == width && header.key_nbytes == key_stride && alive(header, now);
+                } else {
+                    right = same(words[f], load<COLUMN>(keys + row * key_pieces + piece - 1));
+                }
+                if (!right) wrong |= 1u << row;
+            }
+        }
+    }
+    wrong = warp_or(wrong);
+    __syncwarp();  // what is written again was written before
+    bool found = mine.match[lane].seen != 0;
+    if (wrong >> lane & 1) {
+        search(mine.match[lane], nullptr, (const u8*)(keys + lane * key_pieces), key_stride, index, buckets);
+        u64 seen = mine.match[lane].seen;
+        found = seen && alive(load_header(record_of(seen)), now);
+        if (!found) mine.match[lane].seen = 0;
+    }
+    __syncwarp();
+    for (; wrong; wrong &= wrong - 1) {
+        u32 row = __ffs(wrong) - 1;
+        u64 seen = mine.match[row].seen;
+        const uint4* from = (const uint4*)record_of(seen) + head;
+        for (u32 p = lane; p < value_pieces; p += 32) {
+            to[(u64)row * value_pieces + p] = seen ? __ldcg(from + p) : uint4{};
+        }
+    }
+    u32 present = __ballot_sync(ALL, found);
+    if (lane == 0) validity[i / 32] = present;
 }

@@ -112,6 +112,30 @@ def hashed(key):
     return fold(h ^ 0x589965CC75374CC3, 0x1D8E4E27C47D124F)
 
 
+@pytest.mark.parametrize("width", [16, 64, 240])
+def test_values_that_all_have_one_length(cache, clock, width):
+    cache.flushdb()
+    chance = np.random.default_rng(1)
+    keys = np.frombuffer(chance.bytes(32 * 500), "V32")
+    values = chance.integers(0, 256, (500, width), "u1")
+    cache.insert(keys, values)
+    known = dict(zip(keys.tolist(), (value.tobytes() for value in values), strict=True))
+    cache.insert(keys[:7], values[:7], px=50)
+    clock.now += 50
+    for key in keys[:7].tolist():
+        del known[key]
+    before = rung(cache)
+    for n in (1, 2, 31, 32, 33, 400):
+        asked = np.concatenate(
+            [keys[chance.integers(0, 500, n)], np.frombuffer(chance.bytes(32), "V32")]
+        )
+        expected = [known.get(key) for key in asked.tolist()]
+        assert cache.find(asked).to_pylist() == expected
+    assert rung(cache) == before + 6
+    cache.set("of another", "length")
+    assert cache.find(keys).to_pylist() == [known.get(key) for key in keys.tolist()]
+
+
 @pytest.mark.parametrize("prefix", [b"twelve bytes", b"and here are twenty "])
 def test_keys_that_look_alike_in_the_index_are_told_apart(cache, prefix):
     """Of one bucket and one fingerprint."""

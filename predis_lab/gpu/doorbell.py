@@ -21,6 +21,7 @@ from ..columns import Column
 from ..errors import DeviceFailed
 from . import kernels
 from .batch import record_bound
+from .kernels import MAX_DENSE_KEY_NBYTES, PIECE_NBYTES
 from .launching import address, index_arguments
 from .memory import SLACK_NBYTES, device_bytes, on_device
 from .modules import function
@@ -48,7 +49,7 @@ ANSWERED, GONE, TOTAL, EXPIRY, STARTED = (
     35,
     40,
 )  # STARTED is the host's own: the number of the last block
-FIND, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 10)
+FIND, DENSE, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 11)
 _REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
 _PUTS = [
     struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)
@@ -104,6 +105,7 @@ class Doorbell:
         )
         self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
         self._index = self._buckets = self._most_entries = 0
+        self._width, self._offsets = 0, np.zeros(0, np.int32)  # of values that all have one length
         self._segment: Any = None
         self._first = self._segment_nbytes = 0  # where that begins, and how far it is written
 
@@ -126,10 +128,21 @@ class Doorbell:
 
     def find(self, keys: Column, now_ms: int) -> Column:
         """The values of some keys, in memory of their own."""
-        n = len(keys)
+        n, width = len(keys), self.table.uniform_nbytes
         self._begin(n, _nbytes(keys))
         sent, end = self._put(keys, _SENT)
-        at, offsets, values = self._at + _BROUGHT, padded(-(-n // 8)), _values_at(n)
+        at = self._at + _BROUGHT
+        if width and width % PIECE_NBYTES == 0 and _is_dense(keys):
+            values, total = padded(-(-n // 8)), n * width
+            if total > NBYTES - values:
+                raise NotServedError
+            self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (at + values, 0, at)))
+            brought = self._bytes[_BROUGHT : _BROUGHT + values + total].copy()
+            if width != self._width:
+                self._width, self._offsets = width, np.arange(ROWS + 1, dtype=np.int32) * width
+                self._offsets.flags.writeable = False  # answers share it
+            return Column(brought[values:], self._offsets[: n + 1], 0, n, brought[: -(-n // 8)])
+        offsets, values = padded(-(-n // 8)), _values_at(n)
         room = NBYTES - values
         self._be_answered(
             self._send(FIND, n, end, sent, now_ms, room, (at + values, at + offsets, at))
@@ -382,6 +395,12 @@ def _nbytes(column: Column) -> int:
     if column.on_device:
         raise NotServedError
     return column.nbytes
+
+
+def _is_dense(keys: Column) -> bool:
+    """As `kernels.is_dense`, of keys that are sent and so will be aligned."""
+    width = keys.width
+    return keys.offsets is None and width % PIECE_NBYTES == 0 and 0 < width <= MAX_DENSE_KEY_NBYTES
 
 
 def _only(keys: Column) -> bytes | None:
