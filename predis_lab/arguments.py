@@ -72,7 +72,7 @@ def encode(thing: Any, what: str) -> bytes:
 
 def encode_key(name: Any) -> bytes:
     """A key's bytes; raises InvalidKey where they are none or too many."""
-    key = encode(name, "a key")
+    key = name if type(name) is bytes else encode(name, "a key")
     if not 1 <= len(key) <= MAX_KEY_NBYTES:
         raise InvalidKey(
             f"a key of {len(key)} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes"
@@ -82,7 +82,7 @@ def encode_key(name: Any) -> bytes:
 
 def encode_value(value: Any) -> bytes:
     """A value's bytes; raises InvalidValue where they are too many."""
-    data = encode(value, "a value")
+    data = value if type(value) is bytes else encode(value, "a value")
     if len(data) > MAX_VALUE_NBYTES:
         raise InvalidValue(
             f"a value of {len(data)} bytes was given: a value has at most {MAX_VALUE_NBYTES} bytes"
@@ -137,6 +137,8 @@ def scan_count(count: Any) -> int:
 
 def milliseconds(duration: Any, unit_ms: int) -> int:
     """A time to live in milliseconds; an integer counts units of `unit_ms`."""
+    if type(duration) is int:
+        return duration * unit_ms
     if isinstance(duration, timedelta):
         return int(duration / timedelta(milliseconds=1))
     if isinstance(duration, str) and re.fullmatch(r"-?\d+", duration):
@@ -162,7 +164,6 @@ def checked_expiry(expire_at_ms: int) -> int:
 
 def expiry(
     now_ms: int,
-    *,
     ex: Any = None,
     px: Any = None,
     exat: Any = None,
@@ -170,7 +171,10 @@ def expiry(
     keepttl: bool = False,
 ) -> int:
     """When a record expires, ms since the epoch, or NEVER; at most one of the options may be given."""
-    if sum((ex is not None, px is not None, exat is not None, pxat is not None, keepttl)) > 1:
+    given = (ex is not None) + (px is not None) + (exat is not None) + (pxat is not None)
+    if not given:
+        return NEVER
+    if given + bool(keepttl) > 1:
         raise InvalidArgument("ex, px, exat, pxat and keepttl exclude each other")
     for name, option, unit_ms in (("ex", ex, 1000), ("px", px, 1)):
         if option is not None:

@@ -14,7 +14,7 @@ def make_table(
     host_capacity_nbytes: int = 0,
     checksums: bool = False,
     timeout_s: float = TIMEOUT_S,
-    doorbell: bool = False,
+    doorbell: bool = True,
     tuning: Tuning | None = None,
 ) -> Table:
     """The table for a backend, "auto", "host" or "cuda"."""

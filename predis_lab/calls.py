@@ -5,59 +5,63 @@ Classes with slots: a generator-based context manager would cost five times as m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .columns import Column
 from .errors import CacheClosed
-from .hot import Record
+from .hot import HotTier, Record
 from .table import Table
-
-if TYPE_CHECKING:
-    from .client import Predis
 
 
 class Call:
-    """The table, locked."""
+    """The table, locked. One object serves all calls: nothing in it belongs to a single one.
 
-    __slots__ = ("_cache",)
+    closed:    whether calls are refused
+    commands:  calls so far
+    """
 
-    def __init__(self, cache: Predis):
-        self._cache = cache
+    __slots__ = ("_acquire", "_release", "_table", "closed", "commands")
 
-    def __enter__(self) -> Table:
-        cache = self._cache
-        cache._lock.acquire()
-        if cache._closed:
-            cache._lock.release()
+    def __init__(self, table: Table):
+        self._table = table
+        self._acquire, self._release = table.lock.acquire, table.lock.release
+        self.closed, self.commands = False, 0
+
+    def begin(self) -> Table:
+        """Returns with the table, locked."""
+        self._acquire()
+        if self.closed:
+            self._release()
             raise CacheClosed("the cache has been closed")
-        cache._commands += 1
-        return cache._table
+        self.commands += 1
+        return self._table
+
+    def end(self) -> None:
+        """Lets others in."""
+        self._release()
+
+    __enter__ = begin
 
     def __exit__(self, *_: object) -> None:
-        self._cache._lock.release()
+        self._release()
 
 
-class WriteCall(Call):
-    """The same for a write of these keys, or of all where they are None.
+class WriteCall:
+    """A call that writes these keys, or all where they are None, beside a tier of hot records. It serves one call.
 
     left:  key and record that it left behind, where that is known
     """
 
-    __slots__ = ("_keys", "_version", "left")
+    __slots__ = ("_call", "_hot", "_keys", "_version", "left")
 
-    def __init__(self, cache: Predis, keys: Column | None):
-        super().__init__(cache)
-        self._keys = keys
+    def __init__(self, call: Call, hot: HotTier, keys: Column | bytes | None):
+        self._call, self._hot, self._keys = call, hot, keys
         self.left: tuple[bytes, Record] | None = None
 
     def __enter__(self) -> Table:
-        table = super().__enter__()
-        if self._cache._hot is not None:
-            self._version = self._cache._hot.begin(self._keys)
+        table = self._call.begin()
+        self._version = self._hot.begin(self._keys)
         return table
 
     def __exit__(self, *error: object) -> None:
-        if self._cache._hot is not None:
-            left = None if any(error) else self.left
-            self._cache._hot.end(self._version, *(left or ()))
-        super().__exit__(*error)
+        left = None if any(error) else self.left
+        self._hot.end(self._version, *(left or ()))
+        self._call.end()

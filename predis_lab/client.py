@@ -80,7 +80,7 @@ class Predis:
         checksums: bool = False,
         timeout_s: float = TIMEOUT_S,
         hot_bytes: int | str = 0,
-        doorbell: bool = False,
+        doorbell: bool = True,
         tuning: Tuning | None = None,
     ):
         if not timeout_s > 0:
@@ -94,10 +94,9 @@ class Predis:
         )
         self._hot = HotTier(hot_nbytes) if hot_nbytes else None
         self._decode = decode_responses
-        self._lock = self._table.lock
-        self._closed = False
+        self._call = Call(self._table)
         self._started = time.monotonic()
-        self._commands = self._hits = self._misses = 0
+        self._hits = self._misses = 0
 
     # ---- Columns
 
@@ -120,23 +119,33 @@ class Predis:
         [[1.5, 2.5], [0.0, 0.0]]
         """
         column = check_keys(Column.of(keys))
+        if dtype is not None or shape != () or device or column.on_device:
+            return self._find_laid_out(column, device, dtype, shape)
+        with self._call as table:
+            return self._counted(table.find(column, now_ms()).to_arrow())
+
+    def _find_laid_out(self, keys: Column, device: bool, dtype: Any, shape: tuple[int, ...]) -> Any:
+        """As `find`, in the caller's shape or where the caller wants them."""
         number, width = row_layout(dtype, shape)
-        device |= column.on_device
-        with self._open() as table:
+        device |= keys.on_device
+        with self._call as table:
             now = now_ms()
             if device and number is None:
-                return table.find_on_device(column, now)
+                return table.find_on_device(keys, now)
             if device:
-                rows, found = table.find_rows(column, width, now)
+                rows, found = table.find_rows(keys, width, now)
             else:
-                answer = table.find(column, now)
-                values = answer.to_arrow()
-                self._count_hits(len(values) - values.null_count, len(values))
-        if number is None:
-            return values
+                answer = table.find(keys, now)
+                self._counted(answer.to_arrow())
         if not device:
             rows, found = dense_rows(np, answer, width)
-        return rows.view(number).reshape(len(column), *shape), found
+        return rows.view(number).reshape(len(keys), *shape), found
+
+    def _counted(self, values: Any) -> Any:
+        missing = values.null_count
+        self._hits += len(values) - missing
+        self._misses += missing
+        return values
 
     def prefetch(self, keys: Any) -> None:
         """Announces keys that are about to be looked up: records on the host come back to the device ahead of that.
@@ -151,7 +160,7 @@ class Predis:
         raises:   InvalidKey, UnsupportedType, CacheClosed, DeviceTimeout
         """
         column = check_keys(Column.of(keys))
-        with self._open() as table:
+        with self._call as table:
             table.prefetch(column, now_ms())
 
     def insert(
@@ -174,9 +183,9 @@ class Predis:
         """
         key_column = check_keys(Column.of(keys))
         value_column = check_values(Column.of(values), key_column)
-        with WriteCall(self, key_column) as table:
+        with self._writing(key_column) as table:
             now = now_ms()
-            expire_at = expiry(now, ex=ex, px=px)
+            expire_at = expiry(now, ex, px)
             try:
                 return InsertReport(table.insert(key_column, value_column, expire_at, now))
             except DeviceFailed as error:
@@ -186,22 +195,18 @@ class Predis:
 
     def erase(self, keys: Any) -> np.ndarray:
         """Removes the keys; bool (n,), whether each was there. Of equal keys exactly one was."""
-        column = check_keys(Column.of(keys))
-        with WriteCall(self, column) as table:
-            return table.erase(column, now_ms())
+        return self._erase(check_keys(Column.of(keys)))
 
     def contains(self, keys: Any) -> np.ndarray:
         """bool (n,), whether each key is there."""
-        column = check_keys(Column.of(keys))
-        with self._open() as table:
-            return table.contains(column, now_ms())
+        return self._contains(check_keys(Column.of(keys)))
 
     def verify(self) -> int:
         """How many records no longer match their checksums: 0 in a sound cache.
 
         raises:   InvalidArgument where the cache was not made with checksums=True, CacheClosed
         """
-        with self._open() as table:
+        with self._call as table:
             return table.verify()
 
     # ---- Redis: values
@@ -210,14 +215,20 @@ class Predis:
         """The value, or None."""
         hot, key = self._hot, name if type(name) is bytes else encode_key(name)
         value = None if hot is None else hot.get(key)
-        return self._answer(self._get(encode_key(key)) if value is None else value)
+        if value is None:
+            value = self._get(encode_key(key))
+        return value.decode() if self._decode and value is not None else value
 
     def _get(self, key: bytes) -> bytes | None:
-        hot = self._hot
-        with self._open() as table:
+        hot, call = self._hot, self._call
+        table = call.begin()
+        try:  # `with` would take a tenth longer, all in all
             now, version = now_ms(), hot.version if hot is not None else 0
             value = table.get(key, now)
-            self._count_hits(value is not None, 1)
+            if value is None:
+                self._misses += 1
+            else:
+                self._hits += 1
             if hot is not None:
                 hot.missed += 1
                 if value is not None and hot.takes(key, value):
@@ -226,6 +237,8 @@ class Predis:
                         expires_at = int(table.expiry(Column.single(key), now)[0])
                     if expires_at != ABSENT:
                         hot.keep(key, (value, expires_at), version)
+        finally:
+            call.end()
         return value
 
     def set(
@@ -245,21 +258,22 @@ class Predis:
         key, data = encode_key(name), encode_value(value)
         if nx and xx:
             raise InvalidArgument("nx and xx exclude each other")
-        keys = Column.single(key)
-        call = WriteCall(self, keys)
+        call = self._writing(key)
         with call as table:
-            now = now_ms()
-            expire_at = expiry(now, ex=ex, px=px, exat=exat, pxat=pxat, keepttl=keepttl)
-            old = table.get(key, now) if nx or xx or get else None
-            answer = self._answer(old) if get else True
-            if (nx and old is not None) or (xx and old is None):
-                return answer if get else None
+            now, answer = now_ms(), True
+            expire_at = expiry(now, ex, px, exat, pxat, keepttl)
+            if nx or xx or get:
+                old = table.get(key, now)
+                answer = self._answer(old) if get else True
+                if (nx and old is not None) or (xx and old is None):
+                    return answer if get else None
             if keepttl:
-                expire_at = max(NEVER, int(table.expiry(keys, now)[0]))
+                expire_at = max(NEVER, int(table.expiry(Column.single(key), now)[0]))
             status = table.put(key, data, expire_at, now)
             if status > Status.UPDATED:
                 InsertReport(np.array([status], np.int8)).raise_for_status()
-            call.left = key, (data, expire_at)
+            if isinstance(call, WriteCall):
+                call.left = key, (data, expire_at)
         return answer
 
     def mget(self, keys: Any, *args: Any) -> list:
@@ -280,11 +294,11 @@ class Predis:
 
     def delete(self, *names: Any) -> int:
         """How many of the keys were there."""
-        return int(self.erase(_name_column(names)).sum())
+        return int(np.count_nonzero(self._erase(_name_column(names))))
 
     def exists(self, *names: Any) -> int:
         """How many of the keys are there; a key named twice counts twice."""
-        return int(self.contains(_name_column(names)).sum())
+        return int(np.count_nonzero(self._contains(_name_column(names))))
 
     # ---- Redis: expiry
 
@@ -316,7 +330,7 @@ class Predis:
         if (nx and (xx or gt or lt)) or (gt and lt):
             raise InvalidArgument("nx excludes xx, gt and lt; gt excludes lt")
         keys = Column.single(encode_key(name))
-        with WriteCall(self, keys) as table:
+        with self._writing(keys) as table:
             now = now_ms()
             old, new = int(table.expiry(keys, now)[0]), checked_expiry(now + ttl_ms)
             never = old == NEVER  # which Redis takes for later than any moment
@@ -331,7 +345,7 @@ class Predis:
     def persist(self, name: Any) -> bool:
         """Removes the time to live; False where there is none."""
         keys = Column.single(encode_key(name))
-        with WriteCall(self, keys) as table:
+        with self._writing(keys) as table:
             now = now_ms()
             return int(table.expiry(keys, now)[0]) >= 0 and bool(table.expire(keys, NEVER, now)[0])
 
@@ -343,7 +357,7 @@ class Predis:
     def pttl(self, name: Any) -> int:
         """Milliseconds to live; -1 without expiry, -2 where there is no such key."""
         keys = Column.single(encode_key(name))
-        with self._open() as table:
+        with self._call as table:
             now = now_ms()
             moment = int(table.expiry(keys, now)[0])
         return moment if moment < 0 else moment - now
@@ -352,12 +366,12 @@ class Predis:
 
     def dbsize(self) -> int:
         """How many keys there are."""
-        with self._open() as table:
+        with self._call as table:
             return table.count(now_ms())
 
     def flushdb(self, asynchronous: bool = False) -> bool:
         """Removes every key. `asynchronous` changes nothing: memory is given back at once."""
-        with WriteCall(self, None) as table:
+        with self._writing(None) as table:
             table.clear()
         return True
 
@@ -370,7 +384,7 @@ class Predis:
         """
         freed = 0
         while True:
-            with self._open() as table:
+            with self._call as table:
                 step = table.compact(now_ms())
             freed += step
             if not step:
@@ -381,10 +395,10 @@ class Predis:
         """The keys, in no order; one present from the first to the last is returned at least once."""
         step = SCAN_COUNT if count is None else scan_count(count)
         wanted = None if match is None else compile_glob(encode(match, "a pattern"))
-        with self._open() as table:
+        with self._call as table:
             pieces = table.scan(step, now_ms())
         while True:
-            with self._open():
+            with self._call:
                 piece = next(pieces, None)
             if piece is None:
                 return
@@ -396,7 +410,7 @@ class Predis:
         """Facts under Redis's names where it has one; sections server, memory, stats, transfers, keyspace."""
         from . import __version__
 
-        with self._open() as table:
+        with self._call as table:
             memory, keys, hot = table.memory(), table.count(now_ms()), self._hot
             hot_hits = 0 if hot is None else hot.hits
             if hot is not None:
@@ -416,7 +430,7 @@ class Predis:
                     },
                 },
                 "stats": {
-                    "total_commands_processed": self._commands + hot_hits,
+                    "total_commands_processed": self._call.commands + hot_hits,
                     "keyspace_hits": self._hits + hot_hits,
                     "keyspace_misses": self._misses,
                     **table.stats(),
@@ -435,7 +449,7 @@ class Predis:
 
         None without a GPU: a dict has one way through. raises: CacheClosed
         """
-        with self._open() as table:
+        with self._call as table:
             return getattr(table, "tuning", None)
 
     # ---- Python's own
@@ -454,20 +468,25 @@ class Predis:
 
     def close(self) -> None:
         """Gives the memory back; every later call raises CacheClosed. Arrays handed out before stay valid."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
+        with self._table.lock:
+            if not self._call.closed:
+                self._call.closed = True
                 self._hot = None
                 self._table.close()
 
     # ---- Inside
 
-    def _open(self) -> Call:
-        return Call(self)
+    def _writing(self, keys: Column | bytes | None) -> Call | WriteCall:
+        hot = self._hot
+        return self._call if hot is None else WriteCall(self._call, hot, keys)
 
-    def _count_hits(self, hits: int, lookups: int) -> None:
-        self._hits += hits
-        self._misses += lookups - hits
+    def _contains(self, keys: Column) -> np.ndarray:
+        with self._call as table:
+            return table.contains(keys, now_ms())
+
+    def _erase(self, keys: Column) -> np.ndarray:
+        with self._writing(keys) as table:
+            return table.erase(keys, now_ms())
 
     def _answer(self, value: bytes | None) -> Any:
         return value.decode() if self._decode and value is not None else value
@@ -475,4 +494,6 @@ class Predis:
 
 def _name_column(names: tuple) -> Column:
     """The names of one call: often there is but one, which is not worth packing."""
-    return Column.single(encode_key(names[0])) if len(names) == 1 else encode_column(names, encode_key)  # fmt: skip
+    if len(names) == 1:
+        return Column.single(encode_key(names[0]))
+    return check_keys(encode_column(names, encode_key))

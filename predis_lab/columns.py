@@ -6,8 +6,9 @@ copy where the memory layout allows; tables see nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,23 @@ from .errors import InvalidKey, InvalidValue, UnsupportedType
 
 MAX_KEY_NBYTES = 2**16 - 1
 MAX_VALUE_NBYTES = 64 * 2**20
+_BYTE = np.dtype(np.uint8)  # which NumPy would look up for the class, at each view
+_BINARY, _LARGE_BINARY = pa.binary(), pa.large_binary()
+# Arrow's types with offsets, by their numbers: what `pa.types.is_binary` and the like compare, one after the other.
+_OFFSETS = {
+    kind.id: dtype
+    for kinds, dtype in (
+        ((_BINARY, pa.string()), np.dtype(np.int32)),
+        ((_LARGE_BINARY, pa.large_string()), np.dtype(np.int64)),
+    )
+    for kind in kinds
+}
 _CACHED_ROWS = 2**16  # whose offsets stay in a core's cache between two passes over them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, one would take four times as long to make
 class Column:
-    """`length` byte strings packed end to end.
+    """`length` byte strings packed end to end. Never changed once it is made.
 
     data:      uint8, 1-D, NumPy or CuPy; row i is data[offsets[i]:offsets[i + 1]]
     offsets:   int32 or int64, shape (length + 1,), on the same side; None where every row has `width` bytes
@@ -52,6 +64,8 @@ class Column:
         """
         if isinstance(rows, Column):
             return rows
+        if type(rows) is np.ndarray:
+            return _from_numpy(rows)
         if isinstance(rows, (pa.Array, pa.ChunkedArray)):
             return _from_arrow(rows)
         if hasattr(rows, "__cuda_array_interface__"):
@@ -71,7 +85,7 @@ class Column:
     @classmethod
     def single(cls, row: bytes) -> Column:
         """A column of this one row."""
-        return cls(np.frombuffer(row, np.uint8), None, len(row), 1)
+        return cls(np.frombuffer(row, _BYTE), None, len(row), 1)
 
     @classmethod
     def packed(cls, data: Any, offsets: Any) -> Column:
@@ -129,8 +143,9 @@ class Column:
     @property
     def nbytes(self) -> int:
         """Payload bytes of all rows. Waits for the device where the column lies there."""
-        start, stop = self.span
-        return stop - start
+        if self.offsets is None:
+            return self.length * self.width
+        return int(self.offsets[-1]) - int(self.offsets[0])
 
     def lengths_range(self) -> tuple[int, int]:
         """Shortest and longest row in bytes; (0, 0) for no rows."""
@@ -151,16 +166,44 @@ class Column:
             raise UnsupportedType(
                 "the column lies on the device: use its data and offsets, or copy it first"
             )
-        validity = None if self.validity is None else pa.py_buffer(self.validity)
-        data = pa.py_buffer(self.data)
+        buffers = [None if self.validity is None else pa.py_buffer(self.validity)]
         if self.offsets is None:
-            return pa.Array.from_buffers(
-                pa.binary(self.width), self.length, [validity, data], self.nulls
-            )
-        dtype = pa.binary() if self.offsets.dtype == np.int32 else pa.large_binary()
-        return pa.Array.from_buffers(
-            dtype, self.length, [validity, pa.py_buffer(self.offsets), data], self.nulls
-        )
+            kind = pa.binary(self.width)
+        else:
+            kind = _BINARY if self.offsets.itemsize == 4 else _LARGE_BINARY
+            buffers.append(pa.py_buffer(self.offsets))
+        buffers.append(pa.py_buffer(self.data))
+        return pa.Array.from_buffers(kind, self.length, buffers, self.nulls)
+
+
+class ArrowColumn(Column):
+    """A column that is an Arrow array already, which is all that most ask it for; its parts are looked up by who needs them."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: pa.Array):
+        self._rows, self.length = rows, len(rows)
+
+    @classmethod
+    def brought(
+        cls, memory: bytes, length: int, data: int, offsets: int | pa.Buffer
+    ) -> ArrowColumn:
+        """Rows in one piece of memory: a bitmap, and where their bytes begin; and where offsets of 32 bits do, or others."""
+        whole = pa.py_buffer(memory)
+        if isinstance(offsets, int):
+            offsets = whole.slice(offsets, 4 * (length + 1))
+        return cls(pa.Array.from_buffers(_BINARY, length, [whole, offsets, whole.slice(data)]))
+
+    def __getattr__(self, part: str) -> Any:
+        if part not in Column.__slots__:
+            raise AttributeError(part)
+        column = _from_arrow(self._rows)
+        self.data, self.offsets, self.width = column.data, column.offsets, column.width
+        self.validity, self.nulls = column.validity, column.nulls
+        return getattr(self, part)
+
+    def to_arrow(self) -> pa.Array:
+        return self._rows
 
 
 def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tuple[Any, Any]:
@@ -176,23 +219,40 @@ def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tu
         found = xp.unpackbits(column.validity, bitorder="little")[:n].view(np.bool_)
     if full:
         return data[: n * width].reshape(n, width), found
-    found &= offsets[1:] - offsets[:-1] == width
+    even = offsets[1:] - offsets[:-1] == width
+    found &= even
     if not len(data) or not width:
         return xp.zeros((n, width), np.uint8), found
+    filled = 0 if column.on_device else int(np.count_nonzero(even))
+    if filled and column.nbytes == filled * width:  # all others are empty: these lie end to end
+        start, stop = column.span
+        rows = packed = np.array(data[start:stop]).reshape(filled, width)
+        if filled < n:
+            rows = np.zeros((n, width), np.uint8)
+            rows[even] = packed
+        if not found.all():
+            rows[~found] = 0
+        return rows, found
     places = offsets[:-1].astype(np.int64)[:, None] + xp.arange(width)[None, :]
     return data[xp.minimum(places, len(data) - 1)] * found[:, None], found
 
 
 def check_keys(keys: Column) -> Column:
     """The column, without a bitmap, if every key has 1 byte to 64 KiB - 1; raises InvalidKey otherwise."""
+    if keys.offsets is None and keys.validity is None and 1 <= keys.width <= MAX_KEY_NBYTES:
+        return keys
     null = _first_null(keys)
     if null is not None:
         raise InvalidKey(f"row {null} of the keys is null: a key has 1 to {MAX_KEY_NBYTES} bytes")
-    low, high = keys.lengths_range()
-    if keys.length and (low < 1 or high > MAX_KEY_NBYTES):
+    if not keys.length:
+        return _plain(keys, None)
+    nbytes = keys.nbytes
+    # None is longer than all together.
+    low, high = keys.lengths_range() if nbytes > MAX_KEY_NBYTES else (_shortest(keys), nbytes)
+    if low < 1 or high > MAX_KEY_NBYTES:
         given = low if low < 1 else high
         raise InvalidKey(f"a key of {given} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes")
-    return _plain(keys, low, high)
+    return _plain(keys, low if low * keys.length == nbytes else None)
 
 
 def check_values(values: Column, keys: Column) -> Column:
@@ -202,19 +262,39 @@ def check_values(values: Column, keys: Column) -> Column:
     """
     if values.length != keys.length:
         raise InvalidValue(f"{keys.length} keys were given with {values.length} values")
+    if values.offsets is None and values.validity is None:
+        return values
     null = _first_null(values)
     if null is not None:
         raise InvalidValue(f"row {null} of the values is null: erase the key instead")
     # On the device the lengths would have to be waited for.
-    return _plain(values, *((0, 1) if values.on_device else values.lengths_range()))
+    return _plain(values, None if values.on_device else _one_length(values))
 
 
-def _plain(column: Column, low: int, high: int) -> Column:
-    """The rows without a bitmap, and without offsets where they all have one length: such are moved as whole pieces."""
-    if column.offsets is None or low != high or not column.length:
-        return column if column.validity is None else replace(column, validity=None)
+def _plain(column: Column, width: int | None) -> Column:
+    """The rows without a bitmap, and without offsets where they all have one width: such are moved as whole pieces."""
+    if width is None or column.offsets is None:
+        if column.validity is None:
+            return column
+        return Column(column.data, column.offsets, column.width, column.length)
     start, stop = column.span
-    return Column(column.data[start:stop], None, low, column.length)
+    return Column(column.data[start:stop], None, width, column.length)
+
+
+def _one_length(column: Column) -> int | None:
+    """The length of every row, None where they differ: most often the first one tells."""
+    offsets, n = column.offsets, column.length
+    if offsets is None or not n:
+        return None
+    first = int(offsets[1]) - int(offsets[0])
+    return first if first * n == column.nbytes and first == _shortest(column) else None
+
+
+def _shortest(column: Column) -> int:
+    """Bytes of the shortest row; there is one."""
+    if column.offsets is None:
+        return column.width
+    return int((column.offsets[1:] - column.offsets[:-1]).min())
 
 
 def _first_null(column: Column) -> int | None:
@@ -231,25 +311,20 @@ def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
         rows = _combine(rows)
     kind = rows.type
     if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind):
-        rows, kind = rows.cast(pa.large_binary()), pa.large_binary()
-    n, start = len(rows), rows.offset
+        rows, kind = rows.cast(_LARGE_BINARY), _LARGE_BINARY
+    n, start, dtype = len(rows), rows.offset, _OFFSETS.get(kind.id)
     validity = _bitmap(rows) if rows.null_count else None
+    if dtype is not None:
+        _, offsets, data = rows.buffers()
+        if offsets is None or n == 0:
+            return Column(_bytes_of(data), np.zeros(1, dtype), 0, 0)
+        places = np.frombuffer(offsets, dtype, n + 1, start * dtype.itemsize)
+        return Column(_bytes_of(data), places, 0, n, validity)
     if pa.types.is_fixed_size_binary(kind):
         width = kind.byte_width
         data = _bytes_of(rows.buffers()[1])[start * width : (start + n) * width]
         return Column(data, None, width, n, validity)
-    if pa.types.is_binary(kind) or pa.types.is_string(kind):
-        dtype: Any = np.int32
-    elif pa.types.is_large_binary(kind) or pa.types.is_large_string(kind):
-        dtype = np.int64
-    else:
-        raise UnsupportedType(f"a column of byte strings is needed, not Arrow {kind}")
-    _, offsets, data = rows.buffers()
-    if offsets is None or n == 0:
-        return Column(_bytes_of(data), np.zeros(1, dtype), 0, 0)
-    return Column(
-        _bytes_of(data), np.frombuffer(offsets, dtype)[start : start + n + 1], 0, n, validity
-    )
+    raise UnsupportedType(f"a column of byte strings is needed, not Arrow {kind}")
 
 
 def _combine(rows: pa.ChunkedArray) -> pa.Array:
@@ -267,21 +342,22 @@ def _bitmap(rows: pa.Array) -> np.ndarray:
 
 
 def _bytes_of(buffer: pa.Buffer | None) -> np.ndarray:
-    return np.zeros(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)
+    return np.zeros(0, _BYTE) if buffer is None else np.frombuffer(buffer, _BYTE)
 
 
 def _from_numpy(rows: np.ndarray) -> Column:
-    if rows.dtype.kind == "O" and rows.ndim == 1:
-        return _from_list(rows.tolist())
-    if rows.dtype.kind == "U" and rows.ndim == 1:
-        return _from_list(rows.tolist())  # Arrow itself would cut each row at its first NUL
-    if rows.dtype.kind == "S" and rows.ndim == 1:
-        return _from_padded(np.ascontiguousarray(rows))
-    if rows.dtype.kind == "V" and rows.dtype.fields is None and rows.ndim == 1:
-        data = np.ascontiguousarray(rows).view(np.uint8)
-        return Column(data, None, rows.dtype.itemsize, len(rows))
-    if rows.dtype.kind in "biufcV" and rows.ndim >= 2:
-        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+    dtype, kind = rows.dtype, rows.dtype.kind
+    if rows.ndim == 1:
+        if kind == "V" and dtype.fields is None:
+            data = np.ascontiguousarray(rows).view(_BYTE)
+            return Column(data, None, dtype.itemsize, len(rows))
+        if kind == "S":
+            return _from_padded(np.ascontiguousarray(rows))
+        if kind in "OU":
+            # Arrow itself would cut each row of text at its first NUL.
+            return _from_list(rows.tolist())
+    elif rows.ndim >= 2 and kind in "biufcV":
+        data = np.ascontiguousarray(rows).reshape(-1).view(_BYTE)
         return Column(data, None, _row_nbytes(rows), len(rows))
     raise UnsupportedType(
         f"a NumPy column is S, V, U or object in one dimension, or one row per byte string in two or more, "
@@ -290,16 +366,18 @@ def _from_numpy(rows: np.ndarray) -> Column:
 
 
 def _row_nbytes(rows: Any) -> int:
-    return int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize
+    return math.prod(rows.shape[1:]) * rows.dtype.itemsize
 
 
 def _from_padded(rows: np.ndarray) -> Column:
     width, n = rows.dtype.itemsize, len(rows)
     if width == 0 or n == 0:
         return Column(np.zeros(0, np.uint8), np.zeros(n + 1, np.int64), 0, n)
-    grid = rows.view(np.uint8).reshape(n, width)
-    if grid[:, -1].all():
-        return Column(grid.reshape(-1), None, width, n)
+    data = rows.view(_BYTE)
+    # Every row's last byte, searched as memory is: for a few rows that takes a quarter of what `all` does.
+    if 0 not in data[width - 1 :: width].tobytes():
+        return Column(data, None, width, n)
+    grid = data.reshape(n, width)
     lengths = np.strings.str_len(rows)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])

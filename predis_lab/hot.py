@@ -69,8 +69,8 @@ class HotTier:
 
     # ---- Writes
 
-    def begin(self, keys: Column | None) -> int:
-        """A write of these keys begins, or of all; the version to end it with."""
+    def begin(self, keys: Column | bytes | None) -> int:
+        """A write of these keys begins, of one, or of all; the version to end it with."""
         with self._lock:
             self._writers += 1
             self.version += 1
@@ -118,8 +118,11 @@ class HotTier:
         self._young[key] = record
         self._young_nbytes += nbytes
 
-    def _drop(self, keys: Column | None) -> None:
+    def _drop(self, keys: Column | bytes | None) -> None:
         if not self._young and not self._old:
+            return
+        if isinstance(keys, bytes):
+            self._remove(keys)
             return
         if keys is None or keys.on_device or len(keys) > NAMED:
             self._young, self._old = {}, {}

@@ -50,9 +50,9 @@ class Status(IntEnum):
     FAILED = 5  # the device refused to go on before it came to this record: not stored
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen, one would take longer to make than a few records to check
 class InsertReport:
-    """One status per record, in the caller's order.
+    """One status per record, in the caller's order. Never changed once it is made.
 
     status:   int8 array of `Status`
     failure:  what the device said, where records FAILED

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predis_lab import Column, InvalidKey, InvalidValue, UnsupportedType
-from predis_lab.columns import MAX_KEY_NBYTES, check_keys, check_values
+from predis_lab.columns import (
+    MAX_KEY_NBYTES,
+    ArrowColumn,
+    check_keys,
+    check_values,
+    dense_rows,
+)
 
 ROWS = [b"", b"a", b"\0", b"a\0", b"\0b", b"\xff" * 15, b"x" * 16, b"y" * 17, b"z" * 4096]
 TEXT = ["", "a", "ü", "a\0b", "z" * 300]
@@ -373,6 +379,61 @@ def test_keys_and_values_are_as_many(keys, values):
 def test_values_may_be_empty_and_long():
     values = Column.of([b"", b"v" * (MAX_KEY_NBYTES + 1)])
     assert check_values(values, Column.of([b"a", b"b"])) is values
+
+
+@quick
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=20), BYTES)
+def test_rows_of_one_length_lose_their_offsets(rows, others):
+    column = check_values(Column.of(rows), Column.of(rows))
+    assert (column.offsets is None) == (len({*map(len, rows)}) == 1)
+    assert column.to_arrow().to_pylist() == rows
+    if all(rows):
+        keys = check_keys(Column.of(pa.array([*others, *rows], pa.binary())[len(others) :]))
+        assert (keys.offsets is None) == (column.offsets is None)
+        assert keys.to_arrow().to_pylist() == rows
+
+
+# ---- Answers
+
+
+@quick
+@given(
+    st.lists(st.none() | st.binary(max_size=6), max_size=20), st.integers(0, 6), st.integers(0, 3)
+)
+def test_dense_rows(rows, width, cut):
+    """Those of the width that is asked for, zeros elsewhere, wherever the column begins."""
+    column = Column.of(pa.array([b"xy"] * cut + rows, pa.binary())[cut:])
+    dense, found = dense_rows(np, column, width)
+    assert found.tolist() == [row is not None and len(row) == width for row in rows]
+    wanted = [row if there else bytes(width) for row, there in zip(rows, found, strict=True)]
+    assert dense.shape == (len(rows), width) and [row.tobytes() for row in dense] == wanted
+    assert dense.flags.writeable and dense.dtype == np.uint8
+
+
+def test_dense_rows_of_nulls_that_take_up_room():
+    bits, offsets = np.array([0b101], np.uint8), np.arange(0, 12, 3, dtype=np.int32)
+    column = Column(np.arange(1, 10, dtype=np.uint8), offsets, 0, 3, bits)
+    rows, found = dense_rows(np, column, 3)
+    assert rows.tolist() == [[1, 2, 3], [0, 0, 0], [7, 8, 9]] and found.tolist() == [1, 0, 1]
+
+
+@quick
+@given(st.lists(st.none() | st.binary(max_size=6), max_size=20), st.none() | st.just(bytes(16)))
+def test_an_answer_in_one_piece(rows, apart):
+    array = pa.array(rows, pa.binary())
+    there = np.array([row is not None for row in rows], np.bool_)
+    places = np.cumsum([0, *(len(row or b"") for row in rows)]).astype(np.int32).tobytes()
+    bits = np.packbits(there, bitorder="little").tobytes()
+    memory = bits.ljust(16, b"\xff") + places + b"".join(row or b"" for row in rows)
+    where = 16 if apart is None else pa.py_buffer(apart + places)[len(apart) :]
+    column = ArrowColumn.brought(memory, len(rows), 16 + len(places), where)
+    assert column.to_arrow().equals(array) and len(column) == len(rows)
+    column.to_arrow().validate(full=True)
+    parts = Column(column.data, column.offsets, column.width, len(column), column.validity)
+    assert parts.to_arrow().equals(array) and not column.on_device
+    assert column.nbytes == Column.of(array).nbytes
+    with pytest.raises(AttributeError):
+        column.no_such_part  # noqa: B018
 
 
 # ---- The same at the door of a cache

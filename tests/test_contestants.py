@@ -1,5 +1,6 @@
 """Contestants: every system asked the same, its answers checked, and nobody's server emptied."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -95,6 +96,53 @@ def test_pipelines_end_where_memory_would(predis, server, monkeypatch, verb):
     for n, expected in ((7, 2), (8, 0)):
         names = systems(verb(predis, [server], RECORDS, n, seed=0))
         assert sum("pipeline" in name for name in names) == expected
+
+
+# ---- Filling
+
+
+def parts_of(records):
+    """Three parts, none of which begins where memory does but the first."""
+    return [(records.keys[i : i + 20], records.values[i : i + 20]) for i in range(0, len(records), 20)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "records", [RECORDS, workloads.airports().first(50)], ids=["one width", "any width"]
+)
+def test_what_is_stored_is_what_the_columns_say(server, records):
+    client = server.client()
+    client.flushdb()
+    for keys, values in parts_of(records):
+        contestants.store(client, keys, values)
+    assert held(client) == rows(records)
+
+
+def test_a_store_that_is_refused_says_so_and_goes_on(server):
+    with contextlib.closing(server.client()) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(redis.ResponseError, match="maxmemory"):
+                contestants.store(client, RECORDS.keys, RECORDS.values)
+        finally:
+            client.config_set("maxmemory", 0)
+        contestants.store(client, RECORDS.keys, RECORDS.values)
+        assert rows(RECORDS).items() <= held(client).items()
+
+
+def test_a_server_that_was_filled_asks_one_table(server):
+    # More than 2^14: it has just begun to leave the smaller one.
+    contestants._fill(workloads.fixed(17_000), server)
+    assert not server.client().info("memory")[contestants.REHASHING]
+
+
+def test_all_hold_the_records_when_they_have_been_measured(predis, server, tmp_path):
+    load(predis, [server], RECORDS)
+    run = results.Run.open(tmp_path, notebook="t")
+    contestants.measure_records(
+        run, predis, [server], RECORDS, contestants.WORKLOADS, [7], seed=0, fill=False, blocks=2, block_seconds=1e-4
+    )  # fmt: skip
+    assert held(server.client()) == held(predis) == rows(RECORDS)
+    assert {row[2] for row in run.rows} == set(contestants.WORKLOADS)
 
 
 # ---- Answers

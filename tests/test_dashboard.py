@@ -3,9 +3,12 @@
 import time
 
 import numpy as np
-import panel as pn
 import pytest
 from lives import FACTS, Clock, Script, message
+
+pytest.importorskip("panel", reason="the dashboard is a part of the extra lab")
+
+import panel as pn
 
 from predis_lab.bench import results
 from predis_lab.live import page, serve, shared

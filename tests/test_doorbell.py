@@ -17,7 +17,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def cache(make):
     """One whose log has somewhere to write to."""
-    cache = make("64MiB", doorbell=True)
+    cache = make("64MiB")
     cache.set("first", "1")
     cache.delete("first")
     return cache
@@ -233,10 +233,10 @@ def test_nothing_is_asked_while_the_device_is_at_work(cache):
 
 
 def test_with_checksums_or_records_on_the_host_others_serve(make, tiered_cache):
-    checked = make("64MiB", doorbell=True, checksums=True)
+    checked = make("64MiB", checksums=True)
     checked.mset({"a": 1, "b": 2})
     assert checked._table.doorbell is None and checked.mget("a", "b") == [b"1", b"2"]
-    tiered = make(2**20, host_capacity=2**23, doorbell=True)
+    tiered = make(2**20, host_capacity=2**23)
     keys = [b"%06d" % i for i in range(20_000)]
     tiered.insert(keys, [key * 16 for key in keys])
     before = rung(tiered)
@@ -385,7 +385,7 @@ def test_threads_share_it_beside_bulk_writes(cache):
 def test_a_process_ends_while_a_block_stays(ending):
     code = (
         "from predis_lab import Predis\n"
-        "cache = Predis('64MiB', backend='cuda', doorbell=True)\n"
+        "cache = Predis('64MiB', backend='cuda')\n"
         "cache.set('a', 1); cache.set('a', 2)\n"
         "assert cache.get('a') == b'2'\n" + ending
     )
@@ -396,5 +396,5 @@ def test_a_process_ends_while_a_block_stays(ending):
 
 
 def test_a_cache_without_one_has_none():
-    with Predis("64MiB", backend="cuda") as cache:
+    with Predis("64MiB", backend="cuda", doorbell=False) as cache:
         assert cache._table.doorbell is None

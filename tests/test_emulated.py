@@ -21,7 +21,7 @@ MODULES = (
     ("conformance", "client", "hot", "device_table", "modules", "pinned", "staging"),
     ("checksums", "ladder", "kernel_samples", "counted", "bulk", "state_machine"),
     ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "memory"),
-    ("announced", "tier_room", "doorbell", "doorbell_verbs", "tuning"),
+    ("announced", "tier_room", "doorbell", "launched_verbs", "tuning"),
 )
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),

@@ -56,8 +56,11 @@ class Made:
                 self.run.add_sample(system, workload, params, block, "latency_p95", p95[block % len(p95)], "s")  # fmt: skip
         return values
 
-    def facts(self, **server):
-        self.run.save()
+    def facts(self, gpu=None, servers=()):
+        """As of a machine with this GPU or with none, whichever this one is."""
+        self.run.save(servers)
+        path = self.run.directory / "environment.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"gpu": gpu}))
         return Facts.of(self.run.directory)
 
 
@@ -92,10 +95,9 @@ def full(tmp_path_factory):
         params = {"records": RECORDS, "keys": 10, "value_nbytes": 64}
         run.add_sample("predis-cuda columns", "get", params, block, "gpu_utilisation", share, "1")
     server = {"name": "redis", "version": "8.2", "allocator": "jemalloc", "source": "wheel", "client": {"hiredis": "3"}}  # fmt: skip
-    run.save([server | {"configuration": {"io-threads": "4", "save": ""}, "transports": ["unix"]}])
-    environment = directory / "environment.json"
+    servers = [server | {"configuration": {"io-threads": "4", "save": ""}, "transports": ["unix"]}]
     gpu = {"name": "NVIDIA H200", "driver": "580", "memory_nbytes": 150e9, "ecc": True}
-    environment.write_text(json.dumps(json.loads(environment.read_text()) | {"gpu": gpu}))
+    made.facts(gpu, servers)
     return directory, blocks
 
 

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lives import FACTS, tick
 
+pytest.importorskip("bokeh", reason="the dashboard is a part of the extra lab")
+
 from predis_lab.bench.results import Run, read_figures
 from predis_lab.bench.statistics import ratio_interval
 from predis_lab.live import headline, history, latencies, plays, scenes, tape, tiles, tour, words

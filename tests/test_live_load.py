@@ -221,5 +221,6 @@ def test_a_recording_made_by_command_can_be_replayed(tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [["--replay", "nowhere"], ["--record", "many", "seconds"]])
 def test_what_can_t_be_shown_is_told_before_anything_starts(arguments, capsys):
+    pytest.importorskip("panel", reason="the dashboard is a part of the extra lab")
     assert cli.main(["dashboard", *arguments]) == 2
     assert capsys.readouterr().err.startswith("predis-lab: ")

@@ -225,7 +225,7 @@ def test_a_write_that_never_ends_for_its_caller_is_counted_when_it_has(cache, si
 
 
 def test_closing_does_not_wait_for_what_never_ends(small_chunks):
-    cache = Predis("64MiB", backend="cuda", timeout_s=0.3)
+    cache = Predis("64MiB", backend="cuda", doorbell=False, timeout_s=0.3)
     keys = column(fixed(np.arange(500)))
     cache.insert(keys, keys)
     cache.find(keys)

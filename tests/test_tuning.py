@@ -59,7 +59,7 @@ def calls(cache, seed, n=30, most=500):
 
 @pytest.mark.parametrize("name", FORCED)
 def test_every_way_gives_the_same_answers(make, name):
-    cache = make("64MiB", doorbell=True, tuning=Tuning(**FORCED[name], packers=2))
+    cache = make("64MiB", tuning=Tuning(**FORCED[name], packers=2))
     calls(cache, 1)
     said = cache.tuning
     assert said.state == "pinned" == cache.info()["tuning"]
@@ -80,7 +80,7 @@ def test_calls_that_go_now_this_way_and_now_that(make, monkeypatch, seed):
         monkeypatch.setattr(tuner, name, 1)
     monkeypatch.setattr(tuner, "SAMPLED_BELOW_S", 0)
     monkeypatch.setattr(tuner, "TRIED_WITHIN", 1000)
-    cache = make("64MiB", doorbell=True)
+    cache = make("64MiB")
     even = {name: 1e-4 for name in asdict(USUAL) if name.endswith("_s")}
     cache._table.tuner.adopt(
         replace(USUAL, **even | {"row_s": 1e-9, "bell_row_s": 1e-9, "wake_s": 1e-9})
@@ -90,7 +90,7 @@ def test_calls_that_go_now_this_way_and_now_that(make, monkeypatch, seed):
 
 
 def test_what_is_chosen_for_and_why(make):
-    cache = make("64MiB")
+    cache = make("64MiB", doorbell=False)
     cache.insert([b"a", b"b"], [b"x" * 100, b"y" * 100])
     assert cache.tuning.state == "as built" and cache.tuning.machine is None
     assert "nothing has been measured" in str(cache.tuning.explain(10))
@@ -123,24 +123,26 @@ def folder(monkeypatch, tmp_path):
 @pytest.fixture
 def loaded():
     """Modules are where they always are: loaded before a test moves the directory."""
-    Predis("1MiB", backend="cuda", doorbell=True).close()
+    Predis("1MiB", backend="cuda").close()
 
 
 def test_a_machine_is_measured_once(loaded, folder, make):
-    cache = make("8MiB", doorbell=True)
+    cache = make("8MiB")
     machine = cache.tuning.measure()
     assert cache.tuning.state == "measured" and cache.tuning.machine == machine
     assert machine.bell_s is not None and not cache.dbsize()
     assert cache.info("transfers")["calls"] == 0
     (file,) = folder.iterdir()
-    assert make("8MiB", doorbell=True).tuning.machine == machine
-    assert make("8MiB").tuning.state == "as built"  # without a doorbell it is another one
+    assert make("8MiB").tuning.machine == machine
+    assert (
+        make("8MiB", doorbell=False).tuning.state == "as built"
+    )  # without a doorbell it is another one
     told = json.loads(file.read_text())
     for text in ("", "{}", json.dumps(told | {"identity": {}})):
         file.write_text(text)
-        assert make("8MiB", doorbell=True).tuning.machine is None
-    again = make("8MiB", doorbell=True)
-    assert again.tuning.measure() == make("8MiB", doorbell=True).tuning.machine
+        assert make("8MiB").tuning.machine is None
+    again = make("8MiB")
+    assert again.tuning.measure() == make("8MiB").tuning.machine
     calls(again, 2, 20)
 
 
@@ -148,7 +150,7 @@ def test_it_is_measured_little_by_little_beside_bulk_calls(loaded, folder, make,
     monkeypatch.setattr(tuner, "MEASURED_AFTER_S", 0.0)
     monkeypatch.setattr(measuring, "SHARE", 1e6)
     cache = make("64MiB", tuning=None)
-    base = replace(cache._table.tuner.tuning, small_nbytes=0)
+    base = replace(cache._table.tuner.tuning, doorbell_rows=0, small_nbytes=0)
     cache._table.tuner.tuning = base  # every call is a bulk call
     states = []
     for turn in range(30):
@@ -186,7 +188,7 @@ def test_a_measurement_that_fails_is_nobodys_trouble(loaded, folder, make, monke
 
 
 def test_constants_come_from_every_step(loaded, folder, make):
-    names = {name for name, _ in measuring._steps(make("8MiB", doorbell=True)._table)}
+    names = {name for name, _ in measuring._steps(make("8MiB")._table)}
     assert names | {"packers"} == set(Machine.__dataclass_fields__)
 
 

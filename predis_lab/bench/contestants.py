@@ -6,14 +6,16 @@ Batches are made beforehand in the form each system takes them, and rotate, so t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..client import Predis
 from .harness import ALL_BLOCKS, Contestant, measure
@@ -28,6 +30,7 @@ SINGLES = 1024  # keys that rotate where a call carries one
 POOL_ROWS = 4_000_000  # in all batches of a cell together
 PIPELINE_MAX = 10_000  # keys: redis-py's pipeline holds every command and answer in memory
 LOAD_KEYS = 10_000  # per MSET while a server is filled
+REHASHING = "mem_overhead_db_hashtable_rehashing"  # bytes of the table that is being left
 
 
 class WrongAnswerError(AssertionError):
@@ -43,15 +46,48 @@ def load(cache: Predis, servers: Sequence[Server], records: Records) -> None:
     """Empties every system and fills it with the records. A server that is not ours is never emptied."""
     cache.flushdb()
     cache.insert(records.keys, records.values).raise_for_status()
-    for server in servers:
-        client = server.client()
+    if servers:
+        # Side by side: most of the time it is they who are at work.
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(partial(_fill, records), servers))
+
+
+def _fill(records: Records, server: Server) -> None:
+    with contextlib.closing(server.client()) as client:
         if server.ours:
             # In the background, memory would be given back while others are timed.
             client.execute_command("FLUSHDB", "SYNC")
         for start in range(0, len(records), LOAD_KEYS):
             piece = slice(start, start + LOAD_KEYS)
-            client.mset(mapping_of(records.keys[piece], records.values[piece]))
-        client.close()
+            store(client, records.keys[piece], records.values[piece])
+        # Redis moves its table into a larger one bit by bit, and would be slower meanwhile; each lookup moves a bit.
+        while server.ours and client.info("memory").get(REHASHING):
+            client.exists(*[b""] * LOAD_KEYS)
+
+
+def store(client: Any, keys: pa.Array, values: pa.Array) -> None:
+    """One MSET. Columns of fixed width become the protocol's text at once: a server is filled in half the time."""
+    columns = keys, values
+    if not all(pa.types.is_fixed_size_binary(column.type) for column in columns):
+        client.mset(mapping_of(*columns))
+        return
+    arguments = [_arguments(column) for column in columns]
+    command = b"*%d\r\n$4\r\nMSET\r\n" % (1 + 2 * len(keys))
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command([command, np.hstack(arguments).tobytes()])
+        connection.read_response()
+    finally:
+        client.connection_pool.release(connection)
+
+
+def _arguments(column: pa.Array) -> np.ndarray:
+    """Length, bytes and end of each row as a command has them: uint8 (n, any)."""
+    width, n = column.type.byte_width, len(column)
+    data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :]
+    length, end = (np.frombuffer(text, np.uint8) for text in (b"$%d\r\n" % width, b"\r\n"))
+    sides = [np.broadcast_to(side, (n, len(side))) for side in (length, end)]
+    return np.hstack([sides[0], data[: n * width].reshape(n, width), sides[1]])
 
 
 def measure_records(
@@ -63,20 +99,25 @@ def measure_records(
     keys: Sequence[int],
     *,
     seed: int,
+    fill: bool = True,
     **options: Any,
 ) -> None:
-    """Fills every system with the records and measures each workload at each number of keys a call.
+    """Measures each workload at each number of keys a call; every system holds the records before and after.
 
     workloads:  of "get", "set", "delete"
+    fill:       whether they are filled with the records first; what else they held is gone then
     options:    blocks, block_seconds, progress; see `harness.measure`
     """
-    load(cache, servers, records)
+    if fill:
+        load(cache, servers, records)
     value_nbytes = round(records.describe()["value_nbytes_mean"])
     for workload in workloads:
         for n in keys:
             contestants = WORKLOADS[workload](cache, servers, records, n, seed=seed)
             params = {"records": records.name, "keys": n, "value_nbytes": value_nbytes}
             measure(contestants, run=run, workload=workload, params=params, seed=seed, **options)
+            for contestant in contestants:
+                contestant.prepare()  # what the last block has deleted
 
 
 def measure_noise(
@@ -96,7 +137,7 @@ def measure_noise(
 def record_costs(
     run: Run, cache: Predis, servers: Sequence[Server], records: Records
 ) -> dict[str, float]:
-    """Bytes a record takes in each system that holds these and nothing else, added to the run as figures.
+    """Fills every system; bytes a record takes where it holds these and nothing else, added to the run as figures.
 
     A server's are its allocator's, less what it had given out when empty; Predis's are all it has taken for log and
     index. The host table is left out: Python does not tell what its objects take.
@@ -121,9 +162,10 @@ def reading(
     cache: Predis, servers: Sequence[Server], records: Records, n: int, *, seed: int
 ) -> list[Contestant]:
     """n keys a call, all present: GET or MGET, pipelined GETs, lists and columns of Predis."""
-    columns = [records.keys.take(rows) for rows in _row_batches(len(records), n, seed)]
+    batches = _row_batches(len(records), n, seed)
+    columns = [records.keys.take(rows) for rows in batches]
     lists = [column.to_pylist() for column in columns]
-    expected = records.values.take(pc.index_in(columns[0], records.keys)).to_pylist()
+    expected = records.values.take(batches[0]).to_pylist()
     predis = f"predis-{backend_of(cache)}"
     found: list[Contestant] = []
 
@@ -200,12 +242,11 @@ def deleting(
     """n keys a call, present once: DEL, lists and columns of Predis. They are put back before each block."""
     _enough(len(records), n)
     most = min(len(records) // n, max(16, 20_000 // n))
-    rows = np.random.default_rng((seed, n)).permutation(len(records))[: most * n].reshape(most, n)
-    taken = pa.array(rows.reshape(-1))
+    generator = np.random.default_rng((seed, n))
+    taken = pa.array(generator.choice(len(records), most * n, replace=False))
     keys, values = records.keys.take(taken), records.values.take(taken)
     columns = [keys[i * n : (i + 1) * n] for i in range(most)]
     lists = [column.to_pylist() for column in columns]
-    mapping = mapping_of(keys, values)
     predis = f"predis-{backend_of(cache)}"
     found: list[Contestant] = []
 
@@ -234,7 +275,7 @@ def deleting(
     )
     enter(f"{predis} columns", cache.erase, columns, lambda: cache.insert(keys, values))
     for server, transport, client in by_transport(servers):
-        put_back = lambda client=client: client.mset(mapping)  # noqa: E731
+        put_back = partial(store, client, keys, values)
         enter(f"{server.name} del {transport}", in_one_command(client.delete), lists, put_back)
     return found
 
@@ -253,7 +294,7 @@ def _row_batches(records: int, n: int, seed: int) -> list[pa.Array]:
     generator = np.random.default_rng((seed, n))
     count = min(SINGLES, records) if n == 1 else max(2, min(BATCHES, POOL_ROWS // n))
     if count * n <= records:
-        rows = generator.permutation(records)[: count * n].reshape(count, n)
+        rows = generator.choice(records, (count, n), replace=False)
     else:
         rows = np.stack([generator.permutation(records)[:n] for _ in range(count)])
     return [pa.array(batch) for batch in rows]

@@ -56,7 +56,7 @@ def measure_singles(run: Run, records: int, value_nbytes: int, *, blocks: int, c
     values: list[bytes] = stock.records.values[:DISTINCT].to_pylist()
     if [stock.cache.get(key) for key in keys] != values:
         raise WrongAnswerError("single gets found other values than were stored")
-    with Predis("64MiB", backend="cuda", doorbell=True, hot_bytes="16MiB") as hot:
+    with Predis("64MiB", backend="cuda", hot_bytes="16MiB") as hot:
         hot.insert(stock.records.keys[:DISTINCT], stock.records.values[:DISTINCT])
         if [hot.get(key) for key in keys + keys][DISTINCT:] != values:  # the second time from there
             raise WrongAnswerError("the host tier returned other values than were stored")

@@ -65,7 +65,7 @@ class Stock:
         # Header, padding, and slots of an index that may have to grow.
         record = KEY_NBYTES + value_nbytes + 40
         capacity = int(1.3 * (records * record + room_nbytes)) + 2**26
-        self.cache = Predis(capacity, backend="cuda", doorbell=True)
+        self.cache = Predis(capacity, backend="cuda")
         self.refill()
 
     @property
@@ -123,7 +123,7 @@ class Stock:
 
 def measure_machine(run: Run) -> Any:
     """The constants of this machine, anew, as samples; what is measured now is kept for other processes."""
-    with Predis("1GiB", backend="cuda", doorbell=True) as cache:
+    with Predis("1GiB", backend="cuda") as cache:
         machine = cache.tuning.measure()
     for name, value in asdict(machine).items():
         unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "1")

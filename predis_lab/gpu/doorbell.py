@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
+import pyarrow as pa
 
-from ..columns import Column
+from ..columns import ArrowColumn, Column
 from ..errors import DeviceFailed
 from . import kernels
 from .batch import record_bound
@@ -62,6 +63,7 @@ _SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
 _LEFT_TO_32_BITS = 2**64 - 2  # strides that stand for offsets of 32 and of 64 bits
 _LEFT_TO_64_BITS = 2**64 - 1
 _RECORD_HEADER = 16
+_BOOL, _INT8, _INT64 = np.dtype(np.bool_), np.dtype(np.int8), np.dtype(np.int64)
 
 _abandoned: list[Any] = []  # mailboxes that a block may still look at
 
@@ -72,6 +74,8 @@ class NotServedError(Exception):
 
 class Doorbell:
     """A mailbox in mapped pinned memory, and the block that answers. Whoever writes holds the table's turn to do so.
+
+    Columns lie on the host.
 
     dead:  whether a block ended without a word: none is asked again
     """
@@ -105,7 +109,7 @@ class Doorbell:
         )
         self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
         self._index = self._buckets = self._most_entries = 0
-        self._width, self._offsets = 0, np.zeros(0, np.int32)  # of values that all have one length
+        self._width, self._offsets = 0, pa.py_buffer(b"")  # of values that all have one length
         self._segment: Any = None
         self._first = self._segment_nbytes = 0  # where that begins, and how far it is written
 
@@ -128,8 +132,8 @@ class Doorbell:
 
     def find(self, keys: Column, now_ms: int) -> Column:
         """The values of some keys, in memory of their own."""
-        n, width = len(keys), self.table.uniform_nbytes
-        self._begin(n, _nbytes(keys))
+        n, width = keys.length, self.table.uniform_nbytes
+        self._begin(n, keys.nbytes)
         sent, end = self._put(keys, _SENT)
         at = self._at + _BROUGHT
         if width and width % PIECE_NBYTES == 0 and _is_dense(keys):
@@ -137,28 +141,26 @@ class Doorbell:
             if total > NBYTES - values:
                 raise NotServedError
             self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (at + values, 0, at)))
-            brought = self._bytes[_BROUGHT : _BROUGHT + values + total].copy()
             if width != self._width:
-                self._width, self._offsets = width, np.arange(ROWS + 1, dtype=np.int32) * width
-                self._offsets.flags.writeable = False  # answers share it
-            return Column(brought[values:], self._offsets[: n + 1], 0, n, brought[: -(-n // 8)])
+                places = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
+                self._width, self._offsets = width, pa.py_buffer(places)
+            memory = self._view[_BROUGHT : _BROUGHT + values + total].tobytes()
+            return ArrowColumn.brought(memory, n, values, self._offsets)
         offsets, values = padded(-(-n // 8)), _values_at(n)
         room = NBYTES - values
-        self._be_answered(
-            self._send(FIND, n, end, sent, now_ms, room, (at + values, at + offsets, at))
-        )
+        answer = at + values, at + offsets, at
+        self._be_answered(self._send(FIND, n, end, sent, now_ms, room, answer))
         total = self._words[TOTAL]
         if total > room:
             raise NotServedError
-        brought = self._bytes[_BROUGHT : _BROUGHT + values + total].copy()
-        places = brought[offsets : offsets + 4 * (n + 1)].view(np.int32)
-        return Column(brought[values:], places, 0, n, brought[: -(-n // 8)])
+        memory = self._view[_BROUGHT : _BROUGHT + values + total].tobytes()
+        return ArrowColumn.brought(memory, n, values, offsets)
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, np.bool_, 0)
+            return self._peek(keys, now_ms, _BOOL, 0)
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[TOTAL] != 0])
 
@@ -166,7 +168,7 @@ class Doorbell:
         """int64 per key, as `Table.expiry`."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, np.int64, 1)
+            return self._peek(keys, now_ms, _INT64, 1)
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[EXPIRY]], np.uint64).view(np.int64)
 
@@ -176,16 +178,16 @@ class Doorbell:
         if key is not None:
             self._settle(self._send_shortly(DROP, key, now_ms))
             return np.array([self._words[TOTAL] != 0])
-        n = len(keys)
-        self._begin(n, _nbytes(keys))
+        n = keys.length
+        self._begin(n, keys.nbytes)
         sent, end = self._put(keys, _SENT)
         self._settle(self._send(ERASE, n, end, sent, now_ms, 0, (self._at + _BROUGHT, 0, 0)))
-        return self._brought(n, np.bool_)
+        return self._brought(n, _BOOL)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record, where log and index have room for all of them."""
-        n = len(keys)
-        self._begin(n, padded(_nbytes(keys)) + _nbytes(values))
+        n = keys.length
+        self._begin(n, padded(keys.nbytes) + values.nbytes)
         expiry, bound = self.table.noted_expiry(expire_at_ms), record_bound(keys, values, 0, n)
         tail = self._take(n, bound)
         sent, begin = self._put(keys, _SENT)
@@ -193,7 +195,7 @@ class Doorbell:
         answer = self._at + _BROUGHT, 0, 0
         number = self._send(INSERT, n, end, sent, now_ms, 0, answer, stored, expiry, tail, bound)
         self._segment.used += self._settle(number) - bound
-        return self._brought(n, np.int8)
+        return self._brought(n, _INT8)
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
         """The status of one record."""
@@ -269,11 +271,14 @@ class Doorbell:
 
     def _put(self, column: Column, begin: int) -> tuple[tuple[int, int, int], int]:
         """Copies a host column into the mailbox; how a kernel takes it, and where there is room for the next."""
+        if column.offsets is None:
+            nbytes = column.length * column.width
+            end = begin + nbytes
+            self._bytes[begin:end] = column.data[:nbytes]
+            return (self._from + begin, 0, column.width), padded(end)
         first, last = column.span
         end = begin + last - first
         self._bytes[begin:end] = column.data[first:last]
-        if column.offsets is None:
-            return (self._from + begin, 0, column.width), padded(end)
         at = padded(end)
         end = at + column.offsets.nbytes
         np.subtract(column.offsets, first, out=self._bytes[at:end].view(column.offsets.dtype))
@@ -281,13 +286,12 @@ class Doorbell:
         stride = _LEFT_TO_64_BITS if wide else _LEFT_TO_32_BITS
         return (self._from + begin, self._from + at, stride), padded(end)
 
-    def _brought(self, n: int, dtype: Any) -> np.ndarray:
-        nbytes = n * np.dtype(dtype).itemsize
-        return self._bytes[_BROUGHT : _BROUGHT + nbytes].view(dtype).copy()
+    def _brought(self, n: int, dtype: np.dtype) -> np.ndarray:
+        return np.frombuffer(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize], dtype).copy()
 
-    def _peek(self, keys: Column, now_ms: int, dtype: Any, place: int) -> np.ndarray:
-        n = len(keys)
-        self._begin(n, _nbytes(keys))
+    def _peek(self, keys: Column, now_ms: int, dtype: np.dtype, place: int) -> np.ndarray:
+        n = keys.length
+        self._begin(n, keys.nbytes)
         sent, end = self._put(keys, _SENT)
         answer = [0, 0, 0]
         answer[place] = self._at + _BROUGHT
@@ -390,13 +394,6 @@ def _values_at(n: int) -> int:
     return padded(-(-n // 8)) + padded(4 * (n + 1))
 
 
-def _nbytes(column: Column) -> int:
-    """Of its rows, where they lie on the host."""
-    if column.on_device:
-        raise NotServedError
-    return column.nbytes
-
-
 def _is_dense(keys: Column) -> bool:
     """As `kernels.is_dense`, of keys that are sent and so will be aligned."""
     width = keys.width
@@ -405,7 +402,7 @@ def _is_dense(keys: Column) -> bool:
 
 def _only(keys: Column) -> bytes | None:
     """The key of a column of one, if a short request takes it."""
-    if len(keys) != 1 or keys.on_device:
+    if keys.length != 1:
         return None
     first, last = keys.span
     return keys.data[first:last].tobytes() if last - first <= _SHORT_NBYTES else None

@@ -47,7 +47,7 @@ from .tuning import Tuning
 # Per step of a scan at least: a launch costs more than reading a few thousand slots.
 SCAN_SLOTS = 2**14
 
-_UNANSWERED = object()  # by the doorbell
+BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)  # of answers
 
 _abandoned: list[Any] = []  # closed while the device was stuck: it may still use their memory
 
@@ -82,7 +82,7 @@ class DeviceEngine:
         check_device()
         self.health = Health(timeout_s, raise_failure)
         self.lock = self.health.lock
-        self.under_way = 0
+        self._guard = Guard(self.health)
         self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
         buffers = ring_nbytes(capacity_nbytes)[2]
@@ -91,8 +91,9 @@ class DeviceEngine:
                 capacity_nbytes - buffers, host_capacity_nbytes, checksums, self.health
             )
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
-            # With checksums records are checked, and sealed, by launches of their own.
-            self.doorbell = Doorbell(self.table) if doorbell and not checksums else None
+            # With checksums records are checked, and sealed, by launches of their own. Where there is none the tuner knows.
+            self.doorbell: Any = Doorbell(self.table) if doorbell and not checksums else None
+        self._writing = self.health.holding(self.pipeline.writing)
         self._launched = Launched(self.table, self.pipeline)
         bell = ROWS if self.doorbell is not None else 0
         base, room = Tuning(small_nbytes=SMALL_NBYTES), self.pipeline.room_nbytes
@@ -107,7 +108,7 @@ class DeviceEngine:
     @property
     def is_shared(self) -> bool:
         """Whether more than one call is under way."""
-        return self.under_way > 1
+        return self._guard.under_way > 1
 
     @property
     def tuning(self) -> InForce:
@@ -118,11 +119,11 @@ class DeviceEngine:
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         with self._guard:
-            value: Any = _UNANSWERED
             if self.tuner.rings:
-                value = self._ring("get", key, now_ms)
-        if value is not _UNANSWERED:
-            return value
+                try:
+                    return self.doorbell.get(key, now_ms)
+                except NotServedError:
+                    pass
         keys = Column.single(key)
         longest = self.table.max_value_nbytes
         if longest <= self.tuner.tuning.small_nbytes:
@@ -138,20 +139,23 @@ class DeviceEngine:
             self._check(keys, now_ms)
             if keys.on_device:
                 return self._launched.find_on_device(keys, now_ms).column
-            guess = self._launched.guess_nbytes(len(keys))
-            arm, began = self.tuner.turn(FIND, len(keys), keys.nbytes, guess)
+            n, up = keys.length, keys.nbytes
+            guess = self._launched.guess_nbytes(n)
+            arm, began = self.tuner.turn(FIND, n, up, guess)
             if arm.way is DOORBELL:
-                answer = self._ring("find", keys, now_ms)
-                if answer is not _UNANSWERED:
-                    return self._timed(answer, arm, keys.nbytes + guess, began)
-                arm, began = self.tuner.unserved(keys.nbytes + guess), 0.0
+                try:
+                    answer = self.doorbell.find(keys, now_ms)
+                except NotServedError:
+                    arm, began = self.tuner.unserved(up + guess), 0.0
+                else:
+                    return self._timed(answer, arm, up + guess, began)
             if arm.way is LAUNCH:
                 packed = self._launched.find(keys, now_ms, guess)
                 if packed is not None:
-                    return self._timed(packed.column, arm, keys.nbytes + guess, began)
+                    return self._timed(packed.column, arm, up + guess, began)
                 began = 0.0
             answer = self.pipeline.find(keys, now_ms, arm.setting)
-            return self._timed(answer, arm, keys.nbytes + guess, began)
+            return self._timed(answer, arm, up + guess, began)
 
     def find_on_device(self, keys: Column, now_ms: int) -> Column:
         """The values on the device, on the current stream. keys: in any memory."""
@@ -185,7 +189,7 @@ class DeviceEngine:
         if not self.table.checksums:
             return
         corrupt = self._per_key(
-            "", keys, now_ms, np.bool_, lambda column, out: check(self.table, column, now_ms, out)
+            "", keys, now_ms, BOOL, lambda column, out: check(self.table, column, now_ms, out)
         )
         if corrupt.any():
             first = int(corrupt.argmax())
@@ -204,7 +208,7 @@ class DeviceEngine:
                 "contains",
                 keys,
                 now_ms,
-                np.bool_,
+                BOOL,
                 lambda column, out: self.table.peek(column, now_ms, present=out),
             )
 
@@ -214,7 +218,7 @@ class DeviceEngine:
                 "expiry",
                 keys,
                 now_ms,
-                np.int64,
+                INT64,
                 lambda column, out: self.table.peek(column, now_ms, expiry=out),
             )
 
@@ -237,7 +241,7 @@ class DeviceEngine:
     # ---- Writing
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        with self._guard, self.health.holding(self.pipeline.writing):
+        with self._guard, self._writing:
             refused = too_large(values)
             if refused is None:
                 return self._insert(keys, values, expire_at_ms, now_ms)
@@ -255,11 +259,12 @@ class DeviceEngine:
             return status
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
-        with self._guard, self.health.holding(self.pipeline.writing):
+        with self._guard, self._writing:
             if self.tuner.rings:
-                answer = self._ring("put", key, value, expire_at_ms, now_ms)
-                if answer is not _UNANSWERED:
-                    return answer
+                try:
+                    return self.doorbell.put(key, value, expire_at_ms, now_ms)
+                except NotServedError:
+                    pass
             keys, values = Column.single(key), Column.single(value)
             return int(self._insert(keys, values, expire_at_ms, now_ms)[0])
 
@@ -267,13 +272,15 @@ class DeviceEngine:
         if keys.on_device or values.on_device:
             return self._launched.insert(keys, values, expire_at_ms, now_ms)
         traffic = keys.nbytes + values.nbytes
-        arm, began = self.tuner.turn(INSERT, len(keys), traffic, 0)
+        arm, began = self.tuner.turn(INSERT, keys.length, traffic, 0)
         records = keys, values, expire_at_ms, now_ms
         if arm.way is DOORBELL:
-            answer = self._ring("insert", *records)
-            if answer is not _UNANSWERED:
+            try:
+                answer = self.doorbell.insert(*records)
+            except NotServedError:
+                arm, began = self.tuner.unserved(traffic), 0.0
+            else:
                 return self._timed(answer, arm, traffic, began)
-            arm, began = self.tuner.unserved(traffic), 0.0
         if arm.way is not PIPELINE:
             return self._timed(self._launched.insert(*records), arm, traffic, began)
         # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
@@ -282,32 +289,32 @@ class DeviceEngine:
         return self._timed(answer, arm, traffic, began)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
-        with self._guard, self.health.holding(self.pipeline.writing):
+        with self._guard, self._writing:
             return self._per_key(
                 "erase",
                 keys,
                 now_ms,
-                np.bool_,
+                BOOL,
                 lambda column, out: self.table.erase(column, now_ms, out),
             )
 
     def expire(self, keys: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
-        with self._guard, self.health.holding(self.pipeline.writing):
+        with self._guard, self._writing:
             return self._per_key(
                 "",
                 keys,
                 now_ms,
-                np.bool_,
+                BOOL,
                 lambda column, out: self.table.expire(column, expire_at_ms, now_ms, out),
             )
 
     def compact(self, now_ms: int) -> int:
-        with self._guard, self.health.holding(self.pipeline.writing), self._stream:
+        with self._guard, self._writing, self._stream:
             return compact_step(self.table, now_ms)
 
     def clear(self) -> None:
         self._announced.forget()
-        with self._guard, self.health.holding(self.pipeline.writing), self._stream:
+        with self._guard, self._writing, self._stream:
             self.table.clear()
 
     # ---- What it is
@@ -328,7 +335,7 @@ class DeviceEngine:
 
     def measure(self) -> Machine:
         """The constants of this machine anew, by a call that keeps the table to itself: a second at most."""
-        with self.lock, self._guard, self.health.holding(self.pipeline.writing):
+        with self.lock, self._guard, self._writing:
             return self.measuring.finish()
 
     def describe(self) -> dict[str, str]:
@@ -341,7 +348,7 @@ class DeviceEngine:
     def close(self) -> None:
         with self.health.unlocked():
             self._announced.close(lambda: self.health.stuck is not None)
-        while self.under_way:  # calls of other threads that have left the lock to wait
+        while self._guard.under_way:  # calls of other threads that have left the lock to wait
             with self.health.unlocked():
                 time.sleep(1e-3)
         if self.health.stuck is not None and not self.health.stuck[0].done:
@@ -354,19 +361,6 @@ class DeviceEngine:
         self.pipeline.close()
 
     # ---- Ways
-
-    @property
-    def _guard(self) -> Guard:
-        return Guard(self)
-
-    def _ring(self, verb: str, *asked: Any) -> Any:
-        """What the doorbell answers, or _UNANSWERED where another way has to be gone."""
-        if self.doorbell is None:
-            return _UNANSWERED
-        try:
-            return getattr(self.doorbell, verb)(*asked)
-        except NotServedError:
-            return _UNANSWERED
 
     def _timed(self, answer: Any, arm: Any, traffic: int, began: float) -> Any:
         """The answer, once the tuner knows how long it took; where nothing is known of this machine, more is measured."""
@@ -381,21 +375,25 @@ class DeviceEngine:
         verb: str,
         keys: Column,
         now_ms: int,
-        dtype: Any,
+        dtype: np.dtype,
         fill: Callable[[Column, Any], None],
     ) -> np.ndarray:
         """One answer of `dtype` per key, written by `fill(column, answers)`. verb: of the doorbell; "" where it has none"""
         if keys.on_device:
             return self._launched.per_key(keys, dtype, fill)
-        down = len(keys) * np.dtype(dtype).itemsize
-        arm, began = self.tuner.turn(PEEK, len(keys), keys.nbytes, down)
+        n = keys.length
+        up, down = keys.nbytes, n * dtype.itemsize
+        arm, began = self.tuner.turn(PEEK, n, up, down)
         if arm.way is DOORBELL:
-            answer = self._ring(verb, keys, now_ms) if verb else _UNANSWERED
-            if answer is not _UNANSWERED:
-                return self._timed(answer, arm, keys.nbytes + down, began)
-            arm, began = self.tuner.unserved(keys.nbytes + down), 0.0
+            try:
+                if verb:
+                    answer = getattr(self.doorbell, verb)(keys, now_ms)
+                    return self._timed(answer, arm, up + down, began)
+            except NotServedError:
+                pass
+            arm, began = self.tuner.unserved(up + down), 0.0
         if arm.way is PIPELINE:
             answer = self.pipeline.per_key(keys, dtype, fill, arm.setting)
         else:
             answer = self._launched.per_key(keys, dtype, fill)
-        return self._timed(answer, arm, keys.nbytes + down, began)
+        return self._timed(answer, arm, up + down, began)

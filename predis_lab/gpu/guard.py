@@ -1,6 +1,6 @@
 """A call under way, from its beginning to its end. Called by `engine`.
 
-A class with slots: a generator-based context manager would cost five times as much.
+Classes with slots: a generator-based context manager would cost five times as much.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ from ..errors import DeviceFailed
 from .memory import REFUSALS
 
 if TYPE_CHECKING:
-    from .engine import DeviceEngine
+    from .health import Health
 
 
 class Guard:
-    """A call under way: refused while the device is stuck, and what the driver refuses gets a name."""
+    """A call under way: refused while the device is stuck, and what the driver refuses gets a name.
 
-    __slots__ = ("_engine",)
+    One object serves all calls, within one another too: it only counts them.
 
-    def __init__(self, engine: DeviceEngine):
-        self._engine = engine
+    under_way:  calls that have begun and not ended
+    """
+
+    __slots__ = ("_health", "under_way")
+
+    def __init__(self, health: Health):
+        self._health = health
+        self.under_way = 0
 
     def __enter__(self) -> None:
-        self._engine.health.check()
-        self._engine.under_way += 1
+        if self._health.stuck is not None:
+            self._health.check()
+        self.under_way += 1
 
-    def __exit__(self, kind: Any, error: BaseException | None, *_: object) -> None:
-        self._engine.under_way -= 1
-        if isinstance(error, REFUSALS):
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.under_way -= 1
+        if error is not None and isinstance(error, REFUSALS):
             raise DeviceFailed(f"the device refused: {error}") from error

@@ -23,11 +23,13 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock, self._counting = threading.Lock(), threading.Lock()
+        self.at_once = self._lock.acquire  # with False: whether it is held now
+        self.release = self._lock.release
         self.waiting = 0
 
     def acquire(self, blocking: bool = True) -> bool:
         """Whether it is held now."""
-        if self._lock.acquire(blocking=False):
+        if self.at_once(False):
             return True
         if blocking:
             self._count(1)
@@ -40,10 +42,6 @@ class Turns:
     def _count(self, by: int) -> None:
         with self._counting:
             self.waiting += by
-
-    def release(self) -> None:
-        """For the next one."""
-        self._lock.release()
 
 
 class Health:
@@ -119,17 +117,18 @@ class Health:
 
 
 class Holding:
-    """A lock held for a block of code; see `Health.holding`."""
+    """A lock held for a block of code; see `Health.holding`. One object serves all who hold that lock in turn."""
 
-    __slots__ = ("_health", "_lock")
+    __slots__ = ("_acquire", "_at_once", "_health", "_release")
 
     def __init__(self, health: Health, lock: threading.Lock | Turns):
-        self._health, self._lock = health, lock
+        self._health, self._acquire, self._release = health, lock.acquire, lock.release
+        self._at_once = lock.at_once if isinstance(lock, Turns) else lock.acquire
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self._at_once(False):  # by keyword it would take twice as long
             with self._health.unlocked():
-                self._lock.acquire()
+                self._acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._release()

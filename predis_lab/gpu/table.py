@@ -74,10 +74,6 @@ class DeviceTable:
     # ---- What it holds
 
     @property
-    def slots(self) -> int:
-        return len(self.index)
-
-    @property
     def load_factor(self) -> float:
         """Share of the slots that hold a record."""
         return self.entries / self.slots
@@ -335,9 +331,10 @@ class DeviceTable:
 
     def noted_expiry(self, expire_at_ms: int) -> int:
         """A moment or NEVER as records hold it, before any of them does."""
-        expiry = 0 if expire_at_ms == NEVER else expire_at_ms
-        self.has_expiry |= expiry > 0
-        return expiry
+        if expire_at_ms == NEVER:
+            return 0
+        self.has_expiry |= expire_at_ms > 0
+        return expire_at_ms
 
     # ---- Room
 
@@ -370,6 +367,7 @@ class DeviceTable:
         """Takes the first nbytes of another piece of memory for the index, and empties them."""
         memory.data.memset_async(0, nbytes)
         self.index = memory[:nbytes].view(np.uint64)
+        self.slots = len(self.index)
         self.epoch += 1
         self.arena.reserved = self.arena.taken(nbytes)
 
@@ -448,9 +446,9 @@ class DeviceTable:
     def take_report(self) -> int:
         """Takes over the counters that a write has reported; the bytes it used of the log."""
         self._unread, self._unreported = False, 0
-        *counters, used = self.report.tolist()
-        entries, self.live_nbytes, _, longest, shortest_complement = counters
-        self.erased += max(0, self.entries - entries)
+        entries, self.live_nbytes, _, longest, shortest_complement, used = self.report.tolist()
+        if entries < self.entries:
+            self.erased += self.entries - entries
         self.entries = entries
         self.max_value_nbytes = longest
         self.uniform_nbytes = longest if longest + shortest_complement == 2**64 - 1 else None

@@ -138,24 +138,27 @@ class Case:
     def learn(self, arm: Arm, traffic: float, seconds: float) -> None:
         """What a call took; then, whether the case had better be served in another way."""
         arm.learn(traffic, seconds)
-        now = self.current.believed(self.traffic)
-        others = [one for one in self.arms if one is not self.current]
         if arm is self.current and len(arm.first) < FIRST:
             self._tried_at_off = arm.off
         elif arm is self.current and abs(arm.off - self._tried_at_off) > MOVED:
             self._tried_at_off = arm.off
-            for one in others:  # what it took then says nothing any more
+            for one in self._others():  # what it took then says nothing any more
                 one.forget()
         if self.calls >= self._fresh_at:
             self._fresh_at *= 2
-            for one in others:
-                if one.believed(self.traffic) <= TRIED_AGAIN * now:
+            bound = TRIED_AGAIN * self.current.believed(self.traffic)
+            for one in self._others():
+                if one.believed(self.traffic) <= bound:
                     one.seen = min(one.seen, 0)  # what it took so far still counts
-        self._reconsider()
+        if self.calls - self._changed_at >= WAIT << min(self.changes, 20):
+            self._reconsider()
+
+    def _others(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm is not self.current]
 
     def _reconsider(self) -> None:
-        known = [arm for arm in self.arms if arm.seen >= TRIALS - 1]
-        if not known or self.calls - self._changed_at < WAIT << min(self.changes, 20):
+        known = [arm for arm in self._others() if arm.seen >= TRIALS - 1]
+        if not known:
             return
         best = min(known, key=lambda arm: arm.believed(self.traffic))
         if best.believed(self.traffic) < (1 - MARGIN) * self.current.believed(self.traffic):

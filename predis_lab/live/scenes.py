@@ -88,7 +88,6 @@ class Scene:
     curve:   relative rates of arrival over DAY_S, where operations come in bursts
     hints:   whether each batch's successor is announced to Predis
     capacities: of Predis on the device and on the host, where it is not to have all the room there is
-    doorbell: whether a block stays on the device to answer calls of a few keys
     """
 
     title: str
@@ -101,7 +100,6 @@ class Scene:
     curve: np.ndarray | None = None
     hints: bool = False
     capacities: tuple[str, str] | None = None
-    doorbell: bool = False
 
     def with_controls(self, before: Controls, **changes: Any) -> Controls:
         """The controls after a change; raises ControlError before anything has changed."""
@@ -162,7 +160,6 @@ SCENES: dict[str, Scene] = {
         Controls(batch=1),
         partial(_drawn_records, skew=0.0),
         fixed=("batch",),
-        doorbell=True,
     ),
     "batch": Scene(
         "Batches",

@@ -227,8 +227,7 @@ class Worker:
         if self.cache is not None:
             self.cache.close()
         capacity, host = (scene and scene.capacities) or (self.capacity, 0)
-        bell = bool(scene and scene.doorbell)
-        self.cache = Predis(capacity, host_capacity=host, backend=self.backend, doorbell=bell)
+        self.cache = Predis(capacity, host_capacity=host, backend=self.backend)
         self.backend = contestants.backend_of(self.cache)  # and never another one by itself
 
     def _without_redis(self, error: Exception) -> None:

@@ -7,10 +7,8 @@ floor gates those that compare, and those that fail stay in it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +45,7 @@ class Claim:
     way:      how Redis is asked: by one "command" a call, by a "pipeline" as deep as the call has keys, or, cell by cell, at
               its "best"
     records:  name of the records, or of the scenario
+    figure:   name of what is measured, among a run's figures
     """
 
     workload: str
@@ -55,7 +54,7 @@ class Claim:
     way: str
     least: float
     records: str = RECORDS
-    PARTS: ClassVar = ("workload", "records", "keys", "face", "way")
+    figure: str = "ratio"
 
     @property
     def says(self) -> str:
@@ -89,7 +88,11 @@ class Level:
 
     metric: str
     least: float
-    PARTS: ClassVar = ("metric",)
+
+    @property
+    def figure(self) -> str:
+        """Name of what is measured, among a run's figures."""
+        return self.metric
 
     @property
     def says(self) -> str:
@@ -105,23 +108,42 @@ class Level:
         return f"{level.value:.1%} [{level.low:.1%}, {level.high:.1%}]"
 
 
-def _claims(workload: str, face: str, way: str, least: dict[int, float]) -> list[Claim]:
-    return [Claim(workload, keys, face, way, number) for keys, number in least.items()]
+def _claims(
+    figure: str, workload: str, face: str, way: str, least: dict[int, float]
+) -> list[Claim]:
+    return [
+        Claim(workload, keys, face, way, number, figure=f"{figure}_{keys}")
+        for keys, number in least.items()
+    ]
 
 
 # The goals of the project, as far as notebook 06 measures them.
 CLAIMS: tuple[Claim | Level, ...] = (
-    *_claims("get", "lists", "command", {1: 6}),
-    *_claims("get", "columns", "command", {10: 1.5, 100: 8, 1000: 30, 10_000: 100, 1_000_000: 300}),
-    *_claims("set", "columns", "command", {10: 1, 100: 5, 1000: 20, 10_000: 60, 1_000_000: 150}),
-    *_claims("get", "columns", "pipeline", {1000: 25, 10_000: 25}),
-    *_claims("get", "lists", "pipeline", {1000: 25, 10_000: 25}),
+    Claim("get", 1, "lists", "command", 6, figure="single_get_ratio"),
+    *_claims(
+        "mget_columns",
+        "get",
+        "columns",
+        "command",
+        {10: 1.5, 100: 8, 1000: 30, 10_000: 100, 1_000_000: 300},
+    ),
+    *_claims(
+        "mset_columns",
+        "set",
+        "columns",
+        "command",
+        {10: 1, 100: 5, 1000: 20, 10_000: 60, 1_000_000: 150},
+    ),
+    *_claims("pipelined_get_columns", "get", "columns", "pipeline", {1000: 25, 10_000: 25}),
+    *_claims("mget_lists", "get", "lists", "pipeline", {1000: 25, 10_000: 25}),
     # As far as notebook 07 does.
-    Claim("single", 1, "lists hot", "command", 50, "hot reads"),
-    Claim("single", 1, "lists hot", "command", 10, "trading"),
-    Claim("played", 100, "columns", "best", 10, "gaming"),
-    Claim("played", 1000, "columns", "best", 30, "ycsb_c"),
-    Claim("delivery", 1000, "columns tensors", "best", 100, "ml_training_float16"),
+    Claim("single", 1, "lists hot", "command", 50, "hot reads", "single_get_hot_ratio"),
+    Claim("single", 1, "lists hot", "command", 10, "trading", "single_trading"),
+    Claim("played", 100, "columns", "best", 10, "gaming", "gaming_100"),
+    Claim("played", 1000, "columns", "best", 30, "ycsb_c", "ycsb_c_1000"),
+    Claim(
+        "delivery", 1000, "columns tensors", "best", 100, "ml_training_float16", "training_tensors"
+    ),
     Level("gpu_utilisation", 0.75),
 )
 
@@ -163,11 +185,10 @@ def settle(samples: pd.DataFrame, claims: Iterable[Claim | Level] = CLAIMS) -> l
 
 
 def record(run: Run, settled: Iterable[Settled]) -> None:
-    """Adds what was measured of each to the run as a figure, such as claim_played_ycsb_c_1000_columns_best."""
+    """Adds what was measured of each to the run, as the figure that it names."""
     for one in settled:
         if one.ratio is not None:
-            name = "claim " + " ".join(str(getattr(one.claim, part)) for part in one.claim.PARTS)
-            run.add_interval(re.sub(r"[^a-z0-9]+", "_", name.lower()), one.ratio, "1")
+            run.add_interval(one.claim.figure, one.ratio, "1")
 
 
 def tally(settled: Sequence[Settled]) -> str:
