@@ -94,7 +94,19 @@ __device__ __forceinline__ ulonglong2 look(const u64* box, u32 lanes) {
     }
     return words;
 }
+
+// Half as long as a look takes, about.
+__device__ __forceinline__ void pause() {
+    for (long long began = clock64(); clock64() - began < 900;) {}
+}
 #endif
+
+// A look, and as long a pause as makes the next one come when this is half over.
+__device__ __forceinline__ ulonglong2 look_ahead(const u64* box) {
+    ulonglong2 words = look(box, LANES);
+    pause();
+    return words;
+}
 
 // What the host has brought, to where kernels read it. The whole block calls.
 __device__ __forceinline__ void bring_in(const ulonglong2* sent, ulonglong2* copied, u64 nbytes) {
@@ -283,8 +295,12 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
     u64 began = nanoseconds(), answered = words[ANSWERED];
     if (lane < 2) room.work[lane] = 0;
     for (bool leaving = false;;) {
+        // Two looks are under way, half of one's time apart.
+        ulonglong2 next = {};
+        if (lane < 32) next = look_ahead(box);
         while (lane < 32) {  // waits, and answers what one warp can
-            ulonglong2 read = look(box, LANES);
+            ulonglong2 read = next;
+            next = look(box, LANES);
             u32 fresh = __ballot_sync(ALL, lane % 2 && read.y == answered + 1);
             u64 what = __shfl_sync(ALL, read.x, 0), verb = what & 15;
             u32 wanted = (1u << 2 * (what >> 4 & 15)) - 1 & 0xaaaaaaaa;  // the lanes that read its sectors' numbers
@@ -310,6 +326,7 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
                     __threadfence_system();
                     words[ANSWERED] = answered;
                 }
+                next = look_ahead(box);
                 if (verb != LEAVE) continue;
                 leaving = true;
             }
@@ -318,11 +335,13 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
                 break;
             }
             leaving = __any_sync(ALL, lane == 0 && nanoseconds() - began >= stay);
-            if (leaving && lane == 0) {
+            if (!leaving) continue;
+            if (lane == 0) {
                 words[GONE] = number;
                 __threadfence_system();  // before the last look
             }
             __syncwarp();
+            next = look(box, LANES);
         }
         __syncthreads();
         if (!staying) return;

@@ -38,11 +38,12 @@ def taken_from_driver() -> int:
 
 def warm_up() -> None:
     """Compiles and loads what a cache needs, so that it is not counted as a cache's."""
-    with Predis("2MiB", backend="cuda") as cache:
-        for keys in ([b"key"], [b"longer key"]):
-            cache.insert(keys, [b"value"])
-            cache.find(keys)
-            cache.erase(keys)
+    for doorbell in (True, False):
+        with Predis("2MiB", backend="cuda", doorbell=doorbell) as cache:
+            for keys in ([b"key"], [b"longer key"]):
+                cache.insert(keys, [b"value"])
+                cache.find(keys)
+                cache.erase(keys)
 
 
 def capacities_taken(run: Run, capacities: list[int]) -> None:

@@ -117,11 +117,11 @@ class Doorbell:
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
-        n = len(key)
+        n, words = len(key), self._words
         if n > _SHORT_NBYTES:
             return self.find(Column.single(key), now_ms).to_arrow()[0].as_py()
         self._be_answered(self._send_shortly(GET, key, now_ms))
-        total = self._words[TOTAL]
+        total = words[TOTAL]
         if not total:
             return None
         begin = _BROUGHT + _RECORD_HEADER + n
