@@ -103,7 +103,8 @@ def test_a_capacity_is_what_the_driver_says(capacity):
     memory_rates.warm_up()
     before = taken()
     with Predis(capacity, backend="cuda") as cache:
-        assert 0.98 * capacity <= taken() - before <= 1.02 * capacity
+        # For its streams a driver takes a page of its own now and then.
+        assert 0.98 * capacity <= taken() - before <= 1.02 * capacity + sizing.PAGE_NBYTES
         assert 0.98 * capacity <= check_invariants(cache)["taken_memory"] <= capacity
     assert taken() - before < 0.02 * capacity + 4 * MIB
 

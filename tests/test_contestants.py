@@ -240,8 +240,8 @@ def test_a_delete_that_deletes_nothing_is_found(predis, server, monkeypatch):
 
 def test_a_delete_of_too_few_keys_is_found(predis, server, monkeypatch):
     load(predis, [server], RECORDS)
-    right = predis.erase
-    monkeypatch.setattr(predis, "erase", lambda keys: right(keys[:-1]))
+    right = predis._erase
+    monkeypatch.setattr(predis, "_erase", lambda keys: right(keys[:-1]))
     expected = {f"{predis.label} lists", f"{predis.label} columns"}
     assert refused(deleting(predis, [server], RECORDS, 7, seed=0)) == expected
 

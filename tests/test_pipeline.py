@@ -307,7 +307,7 @@ def test_readers_see_whole_values_while_a_writer_writes(cache):
 def test_longer_values_are_read_whole_before_the_writer_is_told(monkeypatch, values):
     """A caller that gets through while a writer waits may meet records that the table does not know of yet."""
     keys, seen = [b"%d" % i for i in range(len(values))], []
-    with Predis("64MiB", backend="cuda") as cache:
+    with Predis("64MiB", backend="cuda", doorbell=False) as cache:
         cache.insert(keys, [b"x"] * len(keys))
         table = cache._table.table
         told = table.read_report
