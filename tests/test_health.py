@@ -6,7 +6,7 @@ import time
 import pytest
 
 from predis_lab.errors import DeviceTimeout
-from predis_lab.gpu.health import Health
+from predis_lab.gpu.health import CallLock, Health
 
 
 class Work:
@@ -53,6 +53,35 @@ def test_what_has_failed_is_not_waited_for():
     with pytest.raises(ValueError, match="True it has failed"):
         Health(60, check).wait(Work(), "a lookup")
     assert time.monotonic() - began < 5
+
+
+def test_a_call_that_was_away_gets_its_turn_among_many_short_ones():
+    """Between two of its steps another thread makes some dozen calls, not the thousand that the interpreter's turns take."""
+    health, over = Health(60), threading.Event()
+    lock, short = CallLock(health), 0
+
+    def ring():
+        nonlocal short
+        while not over.is_set():
+            with lock:
+                until = time.perf_counter() + 5e-6
+                while time.perf_counter() < until:
+                    pass
+            short += 1
+
+    ringing = threading.Thread(target=ring)
+    ringing.start()
+    steps, before = 0, short
+    with lock:
+        while steps < 200:
+            with health.unlocked():
+                time.sleep(1e-4)
+            steps += 1
+        made = short - before
+    assert health.away == 0
+    over.set()
+    ringing.join()
+    assert made < 200 * steps
 
 
 def test_others_get_through_while_one_waits():

@@ -30,7 +30,7 @@ from .checksums import check, verify
 from .device import Device
 from .doorbell import Doorbell, NotServedError
 from .guard import Guard
-from .health import TIMEOUT_S, Health
+from .health import TIMEOUT_S, CallLock, Health
 from .launched import Launched
 from .maintenance import compact_step
 from .memory import raise_failure
@@ -81,7 +81,7 @@ class DeviceEngine:
     ):
         check_device()
         self.health = Health(timeout_s, raise_failure)
-        self.lock = self.health.lock
+        self.lock = CallLock(self.health)
         self._guard = Guard(self.health)
         self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -181,7 +181,7 @@ class DeviceEngine:
 
     def _bring(self, keys: Column, now_ms: int, segments: int) -> int:
         """Brings up what was announced, see `Announced`, by a thread that holds `writing`."""
-        with self.lock, self._guard, self._stream:
+        with self.health.lock, self._guard, self._stream:
             return self.table.tiers.prefetch(self._launched.on_device(keys), now_ms, segments)
 
     def _check(self, keys: Column, now_ms: int) -> None:
@@ -284,7 +284,7 @@ class DeviceEngine:
         if arm.way is not PIPELINE:
             return self._timed(self._launched.insert(*records), arm, traffic, began)
         # With checksums nobody may read between a batch's first record and its seal: the lock is not left.
-        with self.lock if self.table.checksums else nullcontext():
+        with self.health.lock if self.table.checksums else nullcontext():
             answer = self.pipeline.insert(*records, arm.setting)
         return self._timed(answer, arm, traffic, began)
 
@@ -335,7 +335,7 @@ class DeviceEngine:
 
     def measure(self) -> Machine:
         """The constants of this machine anew, by a call that keeps the table to itself: a second at most."""
-        with self.lock, self._guard, self._writing:
+        with self.health.lock, self._guard, self._writing:
             return self.measuring.finish()
 
     def describe(self) -> dict[str, str]:
