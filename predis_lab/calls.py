@@ -18,30 +18,34 @@ class Call:
     commands:  calls so far
     """
 
-    __slots__ = ("_acquire", "_release", "_table", "closed", "commands")
+    __slots__ = ("_lock", "_table", "closed", "commands")
 
     def __init__(self, table: Table):
-        self._table = table
-        self._acquire, self._release = table.lock.acquire, table.lock.release
+        self._table, self._lock = table, table.lock
         self.closed, self.commands = False, 0
 
     def begin(self) -> Table:
         """Returns with the table, locked."""
-        self._acquire()
+        lock = self._lock
+        if not lock.take(False):
+            lock.wait()
         if self.closed:
-            self._release()
+            lock.give()
             raise CacheClosed("the cache has been closed")
         self.commands += 1
         return self._table
 
     def end(self) -> None:
         """Lets others in."""
-        self._release()
+        lock = self._lock
+        lock.give()
+        if lock.waiting or lock.away:
+            lock.step_aside()
 
     __enter__ = begin
 
     def __exit__(self, *_: object) -> None:
-        self._release()
+        self.end()
 
 
 class WriteCall:

@@ -29,6 +29,7 @@ _OFFSETS = {
     )
     for kind in kinds
 }
+_VIEWS, _FIXED = {pa.binary_view().id, pa.string_view().id}, pa.binary(1).id
 _CACHED_ROWS = 2**16  # whose offsets stay in a core's cache between two passes over them
 
 
@@ -310,9 +311,10 @@ def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
     if isinstance(rows, pa.ChunkedArray):
         rows = _combine(rows)
     kind = rows.type
-    if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind):
-        rows, kind = rows.cast(_LARGE_BINARY), _LARGE_BINARY
-    n, start, dtype = len(rows), rows.offset, _OFFSETS.get(kind.id)
+    number = kind.id
+    if number in _VIEWS:
+        rows, number = rows.cast(_LARGE_BINARY), _LARGE_BINARY.id
+    n, start, dtype = len(rows), rows.offset, _OFFSETS.get(number)
     validity = _bitmap(rows) if rows.null_count else None
     if dtype is not None:
         _, offsets, data = rows.buffers()
@@ -320,7 +322,7 @@ def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
             return Column(_bytes_of(data), np.zeros(1, dtype), 0, 0)
         places = np.frombuffer(offsets, dtype, n + 1, start * dtype.itemsize)
         return Column(_bytes_of(data), places, 0, n, validity)
-    if pa.types.is_fixed_size_binary(kind):
+    if number == _FIXED:
         width = kind.byte_width
         data = _bytes_of(rows.buffers()[1])[start * width : (start + n) * width]
         return Column(data, None, width, n, validity)

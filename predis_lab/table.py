@@ -6,7 +6,6 @@ checked (`columns.check_keys`, `check_values`), and calls are made with its lock
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from .errors import (
     InvalidValue,
     UnsupportedType,
 )
+from .turns import CallLock
 
 RECORD_HEADER_NBYTES = 16  # what every record costs beside its key and value, on either side
 
@@ -96,7 +96,7 @@ class Table(Protocol):
     Where it keeps checksums, `get` and `find` raise CorruptRecord rather than return what is not what was stored.
     """
 
-    lock: Any
+    lock: CallLock
 
     @property
     def has_expiry(self) -> bool: ...
@@ -183,7 +183,7 @@ class HostTable:
     """
 
     def __init__(self, capacity_nbytes: int):
-        self.lock = threading.RLock()
+        self.lock = CallLock()
         self._capacity = capacity_nbytes
         self._records: dict[bytes, tuple[bytes, int]] = {}
         self._used = 0

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from predis_lab.errors import DeviceTimeout
-from predis_lab.gpu.health import CallLock, Health
+from predis_lab.gpu.health import Health
 
 
 class Work:
@@ -58,7 +58,7 @@ def test_what_has_failed_is_not_waited_for():
 def test_a_call_that_was_away_gets_its_turn_among_many_short_ones():
     """Between two of its steps another thread makes some dozen calls, not the thousand that the interpreter's turns take."""
     health, over = Health(60), threading.Event()
-    lock, short = CallLock(health), 0
+    lock, short = health.calls, 0
 
     def ring():
         nonlocal short
@@ -78,7 +78,7 @@ def test_a_call_that_was_away_gets_its_turn_among_many_short_ones():
                 time.sleep(1e-4)
             steps += 1
         made = short - before
-    assert health.away == 0
+    assert not lock.away and not lock.waiting
     over.set()
     ringing.join()
     assert made < 200 * steps

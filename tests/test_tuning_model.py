@@ -273,13 +273,13 @@ def test_what_takes_far_longer_than_thought_is_hardly_tried(monkeypatch):
 
 def test_short_calls_are_timed_now_and_then(monkeypatch):
     played = Played(monkeypatch)
-    few, many = shape_of(100, 64), shape_of(100_000, 1024)
+    few, more, many = shape_of(100, 64), shape_of(20_000, 64), shape_of(100_000, 1024)
     timed = {}
-    for shape in (few, many):
+    for shape in (few, more, many):
         up, down = int(shape.rows * shape.up), int(shape.rows * shape.down)
-        turns = [played.tuner.turn(FIND, shape.rows, up, down)[1] > 0 for _ in range(80)]
+        turns = [played.tuner.turn(FIND, shape.rows, up, down)[1] > 0 for _ in range(320)]
         timed[shape] = sum(turns)
-    assert timed == {few: 10, many: 80}
+    assert timed == {few: 5, more: 40, many: 320}
 
 
 def test_a_pinned_tuning_is_kept(monkeypatch):

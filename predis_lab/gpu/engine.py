@@ -30,7 +30,7 @@ from .checksums import check, verify
 from .device import Device
 from .doorbell import Doorbell, NotServedError
 from .guard import Guard
-from .health import TIMEOUT_S, CallLock, Health
+from .health import TIMEOUT_S, Health
 from .launched import Launched
 from .maintenance import compact_step
 from .memory import raise_failure
@@ -81,7 +81,7 @@ class DeviceEngine:
     ):
         check_device()
         self.health = Health(timeout_s, raise_failure)
-        self.lock = CallLock(self.health)
+        self.lock = self.health.calls
         self._guard = Guard(self.health)
         self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ..errors import DeviceTimeout
+from ..turns import CallLock
 
 TIMEOUT_S = 60.0  # of one step, unless said otherwise
 # Queries of about a microsecond each, with the interpreter kept: a small call's whole time.
@@ -16,9 +17,6 @@ _SPINS = 500
 # Longer work is asked for again and again with the interpreter left to other callers in between; what then is not done is
 # not worth a core, and naps of 50 us take twice that.
 _EAGER_S, _NAP_S = 3e-4, 5e-5
-# For so long one thread may make one call after the other while another call waits to go on; then it sleeps for a moment, which
-# is as long as waking the other takes.
-_TURN_S, _MOMENT_S = 1e-4, 1e-5
 
 
 class Turns:
@@ -52,20 +50,20 @@ class Health:
 
     timeout_s:  how long one step may take
     check:      raises what the driver has to say of a stream or an event, beyond that it is not done
-    lock:       held by whoever calls into the engine; other callers get through while this one waits
+    calls:      the lock that callers take; other callers get through while one waits for the device
+    lock:       what it locks
     stuck:      what has not been done in time, and which step that was; None while all is well
     kept:       what the device may still be reading or writing
-    away:       calls that have left the lock and will want it again
     """
 
     def __init__(self, timeout_s: float, check: Callable[[Any], None] = lambda _: None):
         self.timeout_s = timeout_s
         self._check = check
-        self.lock = threading.RLock()
+        self.calls = CallLock()
+        self.lock = self.calls.inner
         self.stuck: tuple[Any, str] | None = None
         self.kept: list[Any] = []
         self.waited_s = 0.0
-        self.away = 0
 
     def wait(self, awaited: Any, stage: str, *, brief: bool = False) -> None:
         """Waits until a stream or an event is done; raises DeviceTimeout where that takes longer than timeout_s.
@@ -106,49 +104,22 @@ class Health:
     @contextmanager
     def unlocked(self) -> Iterator[None]:
         """Leaves the lock to others for a while."""
-        self.away += 1
         try:
             self.lock.release()
         except RuntimeError:  # called without it: by a test, or a benchmark
-            self.away -= 1
             yield
             return
+        away, call = self.calls.away, object()
+        away.add(call)
         try:
             yield
         finally:
             self.lock.acquire()
-            self.away -= 1
+            away.discard(call)
 
     def holding(self, lock: threading.Lock | Turns) -> Holding:
         """Another lock, waited for without keeping this one."""
         return Holding(self, lock)
-
-
-class CallLock:
-    """The lock of a `Health` as callers take it: for a call each.
-
-    A thread that makes one short call after the other would have lock and interpreter again before anybody wakes who waits for
-    them: the steps of a bulk call would take milliseconds each. So calls that are away get their turn in between.
-    """
-
-    __slots__ = ("_health", "_release", "_since", "acquire")
-
-    def __init__(self, health: Health):
-        self._health, self._since = health, 0.0
-        self.acquire, self._release = health.lock.acquire, health.lock.release
-
-    def release(self) -> None:
-        """For the next one."""
-        self._release()
-        if self._health.away and time.perf_counter() - self._since > _TURN_S:
-            time.sleep(_MOMENT_S)
-            self._since = time.perf_counter()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 class Holding:

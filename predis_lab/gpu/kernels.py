@@ -341,9 +341,11 @@ def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool
 
 
 def _dense(column: Column) -> tuple[int, int, int]:
-    if not is_dense(column):
+    arguments = column_arguments(column)
+    where, offsets, width = arguments
+    if offsets or where % PIECE_NBYTES or width % PIECE_NBYTES or not 0 < width <= MAX_DENSE_KEY_NBYTES:  # fmt: skip
         raise UnsupportedType("keys in aligned pieces of 16 bytes, 64 at most, are needed")
-    return column_arguments(column)
+    return arguments
 
 
 def _aligned(where: int, width: int) -> int:

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cupy
+import numpy as np
 
 from ..columns import Column
 from ..errors import UnsupportedType
@@ -60,7 +62,7 @@ def launch_packing(module: str, name: str, n: int, *arguments: int) -> None:
 
 def address(array: Any, kinds: str, n: int) -> int:
     """The device address of an array of at least n items whose dtype is one of `kinds` ("b1 u1")."""
-    if array.dtype.str[1:] not in kinds.split():
+    if array.dtype not in _dtypes(kinds):
         raise UnsupportedType(f"an array of {kinds} is needed, not {array.dtype}")
     if array.size < n or not array.flags.c_contiguous:
         raise UnsupportedType(f"a contiguous array of {n} items is needed, not {array.shape}")
@@ -71,6 +73,11 @@ def address(array: Any, kinds: str, n: int) -> int:
     raise UnsupportedType(
         f"the device can't reach a {type(array).__name__}: device or pinned memory is needed"
     )
+
+
+@lru_cache
+def _dtypes(kinds: str) -> frozenset[np.dtype]:
+    return frozenset(map(np.dtype, kinds.split()))
 
 
 def column_arguments(column: Column) -> tuple[int, int, int]:

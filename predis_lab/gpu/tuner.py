@@ -37,8 +37,9 @@ MARGIN = 0.05  # of the time, that a change has to gain
 # A case whose calls take that much longer or shorter than when it tried is another one.
 MOVED = math.log(1.25)
 WAIT = 32  # calls between changes of mind; twice as many after each
-SAMPLED_BELOW_S = 2e-4  # calls as short as this are timed one in eight: timing each would show
-EIGHTH = 7
+# Calls as short as this are timed one in eight, or one in sixty-four: timing more of them would show.
+SAMPLED_BELOW_S, SHORT_S = 2e-4, 5e-5
+EIGHTH, SIXTY_FOURTH = 7, 63
 
 
 class Arm:
@@ -100,7 +101,9 @@ class Case:
         self.traffic = shape.traffic
         self.arms = [*self._arms(machine)]
         self.current = min(self.arms, key=lambda arm: arm.expected(self.traffic))
-        self.mask = EIGHTH if self.current.expected(self.traffic) < SAMPLED_BELOW_S else 0
+        takes = self.current.expected(self.traffic)
+        often = EIGHTH if takes >= SHORT_S else SIXTY_FOURTH
+        self.mask = often if takes < SAMPLED_BELOW_S else 0
         self.calls = self.changes = self.trials = 0
         self._changed_at, self._tried_at_off, self._fresh_at = 0, 0.0, FRESH
 
@@ -177,6 +180,7 @@ class Tuner:
 
     machine:  its constants, or None
     tuning:   the thresholds in force where no machine is known
+    follows:  whether calls are tuned: there are constants, and nothing is pinned
     """
 
     def __init__(
@@ -198,17 +202,14 @@ class Tuner:
         self.pinned = tuning is not None
         self.tuning = (tuning or self._base).fitted(self.bell, self.room_nbytes)
         self.rings = self.tuning.doorbell_rows > 0  # for calls of a single key, which are not tuned
+        self.follows = self.machine is not None and not self.pinned
         self._plain = {way: Arm(None, way, self.tuning.setting) for way in stages.WAYS}
 
     def adopt(self, machine: Machine) -> None:
         """Constants of this machine, from now on."""
         self.machine = machine
+        self.follows = not self.pinned
         self._cases.clear()
-
-    @property
-    def follows(self) -> bool:
-        """Whether calls are tuned: there are constants, and nothing is pinned."""
-        return self.machine is not None and not self.pinned
 
     def turn(self, verb: str, rows: int, up: int, down: int) -> tuple[Arm, float]:
         """How a call of so many rows and bytes is to go, and when it began; 0.0 where nobody wants to know how it went.
@@ -216,7 +217,7 @@ class Tuner:
         verb: `stages.FIND`, INSERT or PEEK
         """
         traffic = up + down
-        if self.machine is None or self.pinned or not traffic:
+        if not self.follows or not traffic:
             return self._plain[self.tuning.way(rows, traffic)], 0.0
         case = self._cases.get((verb, rows.bit_length(), traffic.bit_length()))
         if case is None:
