@@ -102,7 +102,7 @@ def test_what_is_chosen_for_and_why(make):
     assert "chosen by what was measured" in str(cache.tuning)
     keys = [b"%016d" % i for i in range(1000)]
     cache.insert(keys, [b"v" * 64] * 1000)
-    for _ in range(50):
+    for _ in range(200):
         assert cache.mget(keys) == [b"v" * 64] * 1000
     assert "calls timed" in str(cache.tuning.explain(1000, 64))
 

@@ -210,10 +210,11 @@ class Doorbell:
         sectors = -(-size // 24)
         what = PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
         self._asked = a = self._asked + 1
-        pieces = [piece for at in range(0, size, 24) for piece in (value[at : at + 24], a)]
+        parts = value[:24], a, value[24:48], a, value[48:72], a, value[72:96], a, value[96:], a
         _PUTS[sectors].pack_into(
-            self._view, 0, what, now_ms, self._index, a, key, a, expiry, tail, size, a, *pieces
-        )
+            self._view, 0, what, now_ms, self._index, a, key, a, expiry, tail, size, a,
+            *parts[: 2 * sectors],
+        )  # fmt: skip
         self._settle(a)
         return self._words[TOTAL]
 
