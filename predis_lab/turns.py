@@ -8,7 +8,7 @@ import time
 # How long one thread may make one call after the other while others wait, and while a call that was begun waits to go on.
 TURN_S, SHORT_TURN_S = 1e-3, 1e-4
 # Asleep between two attempts: at first as long as waking takes, then longer.
-_NAP_S, _LONGEST_NAP_S = 1e-5, 2e-4
+_NAP_S, _LONGEST_NAP_S = 1e-5, 1e-4
 
 
 class CallLock:
