@@ -130,5 +130,6 @@ def clock(monkeypatch):
     class Clock:
         now = 1_700_000_000_000
 
-    monkeypatch.setattr("predis_lab.client.now_ms", lambda: Clock.now)
+    for module in ("client", "verbs"):
+        monkeypatch.setattr(f"predis_lab.{module}.now_ms", lambda: Clock.now)
     return Clock

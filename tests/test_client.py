@@ -62,7 +62,7 @@ def filled(cache):
 
 
 def test_calls_name_every_verb():
-    public = {name for name in vars(Predis) if not name.startswith("_")}
+    public = {name for name in dir(Predis) if not name.startswith("_")}
     assert public - {"close"} == set(CALLS)
 
 

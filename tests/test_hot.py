@@ -82,7 +82,7 @@ def test_columns_on_the_device_are_written_too():
 
 def test_copies_expire_with_their_records(cache, monkeypatch):
     moment = [NOW_MS]
-    for module in ("client", "hot"):
+    for module in ("client", "verbs", "hot"):
         monkeypatch.setattr(f"predis_lab.{module}.now_ms", lambda: moment[0])
     cache.set(b"set", b"1", px=100)
     cache.insert([b"read"], [b"2"], px=100)

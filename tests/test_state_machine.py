@@ -72,7 +72,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.now = NOW_MS
         self.records: dict[bytes, tuple[bytes, int]] = {}
         self.clock = pytest.MonkeyPatch()
-        for module in ("client", "hot"):
+        for module in ("client", "verbs", "hot"):
             self.clock.setattr(f"predis_lab.{module}.now_ms", lambda: self.now)
         self.cache = Predis("256MiB", backend=self.backend, **self.options)
 
