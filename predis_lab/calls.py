@@ -26,7 +26,9 @@ class Call:
 
     def begin(self) -> Table:
         """Returns with the table, locked."""
-        lock = self._lock
+        lock = (
+            self._lock
+        )  # taken as by `with`, which would cost a call more here and one at the end
         if not lock.take(False):
             lock.wait()
         if self.closed:

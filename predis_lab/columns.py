@@ -7,7 +7,7 @@ copy where the memory layout allows; tables see nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,12 +154,23 @@ class Column:
             return 0, 0
         if self.offsets is None:
             return self.width, self.width
-        low, high, step = 2**63, 0, self.length if self.on_device else _CACHED_ROWS
-        for start in range(0, self.length, step):
-            part = self.offsets[start : start + step + 1]
-            lengths = part[1:] - part[:-1]
+        low, high = 2**63, 0
+        for lengths in self._lengths():
             low, high = min(low, int(lengths.min())), max(high, int(lengths.max()))
         return low, high
+
+    def shortest(self) -> int:
+        """Bytes of the shortest row; there is one. In half the time of `lengths_range`."""
+        if self.offsets is None:
+            return self.width
+        return min(int(lengths.min()) for lengths in self._lengths())
+
+    def _lengths(self) -> Iterator[Any]:
+        """Of the rows of a column with offsets, piece by piece."""
+        step = self.length if self.on_device else _CACHED_ROWS
+        for start in range(0, self.length, step):
+            part = self.offsets[start : start + step + 1]
+            yield part[1:] - part[:-1]
 
     def to_arrow(self) -> pa.Array:
         """The rows as an Arrow array over the same host memory; fixed-size, binary or large binary."""
@@ -207,37 +218,6 @@ class ArrowColumn(Column):
         return self._rows
 
 
-def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tuple[Any, Any]:
-    """The rows of `width` bytes as uint8 (n, width), zeros elsewhere, and which they are, bool (n,).
-
-    xp: numpy or cupy, as the column lies. column: with offsets. full: its rows are known to have that width, all of
-    them; a device then has nothing to look for.
-    """
-    n, data, offsets = len(column), column.data, column.offsets
-    if column.validity is None:
-        found = xp.ones(n, np.bool_)
-    else:
-        found = xp.unpackbits(column.validity, bitorder="little")[:n].view(np.bool_)
-    if full:
-        return data[: n * width].reshape(n, width), found
-    even = offsets[1:] - offsets[:-1] == width
-    found &= even
-    if not len(data) or not width:
-        return xp.zeros((n, width), np.uint8), found
-    filled = 0 if column.on_device else int(np.count_nonzero(even))
-    if filled and column.nbytes == filled * width:  # all others are empty: these lie end to end
-        start, stop = column.span
-        rows = packed = np.array(data[start:stop]).reshape(filled, width)
-        if filled < n:
-            rows = np.zeros((n, width), np.uint8)
-            rows[even] = packed
-        if not found.all():
-            rows[~found] = 0
-        return rows, found
-    places = offsets[:-1].astype(np.int64)[:, None] + xp.arange(width)[None, :]
-    return data[xp.minimum(places, len(data) - 1)] * found[:, None], found
-
-
 def check_keys(keys: Column) -> Column:
     """The column, without a bitmap, if every key has 1 byte to 64 KiB - 1; raises InvalidKey otherwise."""
     if keys.offsets is None and keys.validity is None and 1 <= keys.width <= MAX_KEY_NBYTES:
@@ -249,7 +229,7 @@ def check_keys(keys: Column) -> Column:
         return _plain(keys, None)
     nbytes = keys.nbytes
     # None is longer than all together.
-    low, high = keys.lengths_range() if nbytes > MAX_KEY_NBYTES else (_shortest(keys), nbytes)
+    low, high = keys.lengths_range() if nbytes > MAX_KEY_NBYTES else (keys.shortest(), nbytes)
     if low < 1 or high > MAX_KEY_NBYTES:
         given = low if low < 1 else high
         raise InvalidKey(f"a key of {given} bytes was given: a key has 1 to {MAX_KEY_NBYTES} bytes")
@@ -288,14 +268,7 @@ def _one_length(column: Column) -> int | None:
     if offsets is None or not n:
         return None
     first = int(offsets[1]) - int(offsets[0])
-    return first if first * n == column.nbytes and first == _shortest(column) else None
-
-
-def _shortest(column: Column) -> int:
-    """Bytes of the shortest row; there is one."""
-    if column.offsets is None:
-        return column.width
-    return int((column.offsets[1:] - column.offsets[:-1]).min())
+    return first if first * n == column.nbytes and first == column.shortest() else None
 
 
 def _first_null(column: Column) -> int | None:

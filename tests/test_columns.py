@@ -7,13 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predis_lab import Column, InvalidKey, InvalidValue, UnsupportedType
-from predis_lab.columns import (
-    MAX_KEY_NBYTES,
-    ArrowColumn,
-    check_keys,
-    check_values,
-    dense_rows,
-)
+from predis_lab.columns import MAX_KEY_NBYTES, ArrowColumn, check_keys, check_values
 
 ROWS = [b"", b"a", b"\0", b"a\0", b"\0b", b"\xff" * 15, b"x" * 16, b"y" * 17, b"z" * 4096]
 TEXT = ["", "a", "ü", "a\0b", "z" * 300]
@@ -326,6 +320,7 @@ def test_slices_of_columns(rows, outer, inner, fixed):
     assert column.nbytes == sum(map(len, expected))
     lengths = [len(row) for row in expected]
     assert column.lengths_range() == ((min(lengths), max(lengths)) if lengths else (0, 0))
+    assert not lengths or column.shortest() == min(lengths)
 
 
 def test_slices_with_nulls_begin_at_multiples_of_eight():
@@ -342,6 +337,18 @@ def test_slices_with_nulls_begin_at_multiples_of_eight():
 
 
 # ---- What keys and values have to be
+
+
+@pytest.mark.parametrize("at", [0, 70_000, 199_999])
+def test_lengths_of_more_rows_than_are_looked_at_at_once(at):
+    lengths = np.full(200_000, 5)
+    lengths[at], lengths[100] = 2, 9
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    column = Column.packed(np.zeros(offsets[-1], np.uint8), offsets)
+    assert (column.shortest(), column.lengths_range()) == (2, (2, 9))
+    assert check_values(column, column).offsets is not None
+    even = Column.packed(np.zeros(10**6, np.uint8), np.arange(0, 10**6 + 1, 5))
+    assert even.shortest() == check_values(even, even).width == 5
 
 
 @pytest.mark.parametrize("dtype", [pa.binary(), pa.large_binary()], ids=str)
@@ -394,27 +401,6 @@ def test_rows_of_one_length_lose_their_offsets(rows, others):
 
 
 # ---- Answers
-
-
-@quick
-@given(
-    st.lists(st.none() | st.binary(max_size=6), max_size=20), st.integers(0, 6), st.integers(0, 3)
-)
-def test_dense_rows(rows, width, cut):
-    """Those of the width that is asked for, zeros elsewhere, wherever the column begins."""
-    column = Column.of(pa.array([b"xy"] * cut + rows, pa.binary())[cut:])
-    dense, found = dense_rows(np, column, width)
-    assert found.tolist() == [row is not None and len(row) == width for row in rows]
-    wanted = [row if there else bytes(width) for row, there in zip(rows, found, strict=True)]
-    assert dense.shape == (len(rows), width) and [row.tobytes() for row in dense] == wanted
-    assert dense.flags.writeable and dense.dtype == np.uint8
-
-
-def test_dense_rows_of_nulls_that_take_up_room():
-    bits, offsets = np.array([0b101], np.uint8), np.arange(0, 12, 3, dtype=np.int32)
-    column = Column(np.arange(1, 10, dtype=np.uint8), offsets, 0, 3, bits)
-    rows, found = dense_rows(np, column, 3)
-    assert rows.tolist() == [[1, 2, 3], [0, 0, 0], [7, 8, 9]] and found.tolist() == [1, 0, 1]
 
 
 @quick

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 from cupy.cuda.runtime import CUDARuntimeError
 
-from ..columns import Column, dense_rows
+from ..columns import Column
+from ..dense import dense_rows
 from ..errors import CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
 from ..table import NO_CHECKSUMS, Status
 from . import measuring, usage
