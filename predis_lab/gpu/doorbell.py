@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from ..columns import ArrowColumn, Column
 from ..errors import DeviceFailed
+from ..table import RECORD_HEADER_NBYTES
 from . import kernels
 from .batch import record_bound
-from .kernels import MAX_DENSE_KEY_NBYTES, PIECE_NBYTES
 from .launching import address, index_arguments
-from .memory import SLACK_NBYTES, device_bytes, on_device
+from .memory import device_bytes, on_device
 from .modules import function
 from .packed import padded
 from .pinned import pinned
@@ -42,19 +42,11 @@ _SPINS = range(2000)
 _SUSPECT_S = 1e-3  # after which it is asked whether the block still lives
 
 # A mailbox, see kernels/doorbell.cu: a request in sectors of three words and its number, then the words of an answer, then
-# what the host brings, then what the block does.
-ANSWERED, GONE, TOTAL, EXPIRY, STARTED = (
-    32,
-    33,
-    34,
-    35,
-    40,
-)  # STARTED is the host's own: the number of the last block
+# what the host brings, then what the block does. STARTED is the host's own: the number of the last block.
+ANSWERED, GONE, TOTAL, EXPIRY, STARTED = 32, 33, 34, 35, 40
 FIND, DENSE, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 11)
 _REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
-_PUTS = [
-    struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)
-]  # with so many sectors of a value
+_PUTS = [struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)]  # by a value's sectors
 _SENT = 8 * 64  # where columns begin
 _BROUGHT = _SENT + NBYTES
 _MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside their offsets
@@ -62,7 +54,6 @@ _MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside the
 _SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
 _LEFT_TO_32_BITS = 2**64 - 2  # strides that stand for offsets of 32 and of 64 bits
 _LEFT_TO_64_BITS = 2**64 - 1
-_RECORD_HEADER = 16
 _BOOL, _INT8, _INT64 = np.dtype(np.bool_), np.dtype(np.int8), np.dtype(np.int64)
 
 _abandoned: list[Any] = []  # mailboxes that a block may still look at
@@ -85,6 +76,7 @@ class Doorbell:
         self._memory = pinned(_BROUGHT + NBYTES, np.uint8)
         self._memory[:_SENT] = 0
         self._at = self._memory.ctypes.data
+        self._to = self._at + _BROUGHT  # where the block answers
         self._bytes = self._memory.view(np.ndarray)  # whose slices cost half as much
         self._view = self._bytes.data
         self._words = self._view[:_SENT].cast("Q")
@@ -100,7 +92,7 @@ class Doorbell:
         self._own = (
             self._at,
             self._at + _SENT,
-            self._at + _BROUGHT,
+            self._to,
             NBYTES,
             self._copied.data.ptr,
             address(table.counters, "u8", kernels.COUNTERS),
@@ -111,7 +103,7 @@ class Doorbell:
         self._index = self._buckets = self._most_entries = 0
         self._width, self._offsets = 0, pa.py_buffer(b"")  # of values that all have one length
         self._segment: Any = None
-        self._first = self._segment_nbytes = 0  # where that begins, and how far it is written
+        self._first = 0  # where that begins
 
     # ---- Verbs; each raises NotServedError where the table has to be asked in another way
 
@@ -124,7 +116,7 @@ class Doorbell:
         total = words[TOTAL]
         if not total:
             return None
-        begin = _BROUGHT + _RECORD_HEADER + n
+        begin = _BROUGHT + RECORD_HEADER_NBYTES + n
         end = begin + total - 1
         if end > len(self._view):
             raise NotServedError
@@ -132,27 +124,26 @@ class Doorbell:
 
     def find(self, keys: Column, now_ms: int) -> Column:
         """The values of some keys, in memory of their own."""
-        n, width = keys.length, self.table.uniform_nbytes
+        n, width, to = keys.length, self.table.uniform_nbytes, self._to
         self._begin(n, keys.nbytes)
-        sent, end = self._put(keys, _SENT)
-        at = self._at + _BROUGHT
-        if width and width % PIECE_NBYTES == 0 and _is_dense(keys):
+        if width and width % kernels.PIECE_NBYTES == 0 and kernels.is_in_pieces(keys):
             values, total = padded(-(-n // 8)), n * width
             if total > NBYTES - values:
                 raise NotServedError
-            self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (at + values, 0, at)))
+            sent, end = self._put(keys, _SENT)
+            self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (to + values, 0, to)))
             if width != self._width:
                 places = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
                 self._width, self._offsets = width, pa.py_buffer(places)
-            memory = self._view[_BROUGHT : _BROUGHT + values + total].tobytes()
-            return ArrowColumn.brought(memory, n, values, self._offsets)
-        offsets, values = padded(-(-n // 8)), _values_at(n)
-        room = NBYTES - values
-        answer = at + values, at + offsets, at
-        self._be_answered(self._send(FIND, n, end, sent, now_ms, room, answer))
-        total = self._words[TOTAL]
-        if total > room:
-            raise NotServedError
+            offsets: Any = self._offsets
+        else:
+            offsets, values = padded(-(-n // 8)), _values_at(n)
+            answer, room = (to + values, to + offsets, to), NBYTES - values
+            sent, end = self._put(keys, _SENT)
+            self._be_answered(self._send(FIND, n, end, sent, now_ms, room, answer))
+            total = self._words[TOTAL]
+            if total > room:
+                raise NotServedError
         memory = self._view[_BROUGHT : _BROUGHT + values + total].tobytes()
         return ArrowColumn.brought(memory, n, values, offsets)
 
@@ -160,7 +151,7 @@ class Doorbell:
         """bool per key."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, _BOOL, 0)
+            return self._peek(keys, now_ms, _BOOL, (self._to, 0, 0))
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[TOTAL] != 0])
 
@@ -168,7 +159,7 @@ class Doorbell:
         """int64 per key, as `Table.expiry`."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, _INT64, 1)
+            return self._peek(keys, now_ms, _INT64, (0, self._to, 0))
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[EXPIRY]], np.uint64).view(np.int64)
 
@@ -181,7 +172,7 @@ class Doorbell:
         n = keys.length
         self._begin(n, keys.nbytes)
         sent, end = self._put(keys, _SENT)
-        self._settle(self._send(ERASE, n, end, sent, now_ms, 0, (self._at + _BROUGHT, 0, 0)))
+        self._settle(self._send(ERASE, n, end, sent, now_ms, 0, (self._to, 0, 0)))
         return self._brought(n, _BOOL)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
@@ -192,7 +183,7 @@ class Doorbell:
         tail = self._take(n, bound)
         sent, begin = self._put(keys, _SENT)
         stored, end = self._put(values, begin)
-        answer = self._at + _BROUGHT, 0, 0
+        answer = self._to, 0, 0
         number = self._send(INSERT, n, end, sent, now_ms, 0, answer, stored, expiry, tail, bound)
         self._segment.used += self._settle(number) - bound
         return self._brought(n, _INT8)
@@ -236,9 +227,8 @@ class Doorbell:
         table = self.table
         if self._words[ANSWERED] != self._asked:  # of a call that was interrupted
             self._wait(self._asked)
-        if (
-            self.dead or not table.is_idle() or table.tiers.holds
-        ):  # what is looked up there may have to move
+        # What is looked up in the tiers may have to move.
+        if self.dead or not table.is_idle() or table.tiers.holds:
             raise NotServedError
         memory = table.epoch, table.arena.allocations
         if memory != self._memory_seen and self._words[GONE] != self._started:
@@ -248,12 +238,11 @@ class Doorbell:
         self._index, self._buckets = index_arguments(table.index)
         self._most_entries = int(MAX_LOAD * table.slots)
         segments = table.arena.segments
-        self._segment = (
-            segments[-1] if segments and segments[-1] is not table.tiers.target else None
-        )
+        self._segment = segments[-1] if segments else None
+        if self._segment is table.tiers.target:
+            self._segment = None
         if self._segment is not None:
             self._first = self._segment.address
-            self._segment_nbytes = self._segment.nbytes - SLACK_NBYTES
         self._seen = table.launches
 
     def _take(self, n: int, nbytes: int) -> int:
@@ -262,7 +251,7 @@ class Doorbell:
         Nothing else is written there, should the answer not come.
         """
         table, segment = self.table, self._segment
-        if segment is None or segment.used + nbytes > self._segment_nbytes:
+        if segment is None or nbytes > segment.room:
             raise NotServedError
         if table.entries + n > self._most_entries or table.is_stale:
             raise NotServedError
@@ -290,13 +279,13 @@ class Doorbell:
     def _brought(self, n: int, dtype: np.dtype) -> np.ndarray:
         return np.frombuffer(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize], dtype).copy()
 
-    def _peek(self, keys: Column, now_ms: int, dtype: np.dtype, place: int) -> np.ndarray:
+    def _peek(
+        self, keys: Column, now_ms: int, dtype: np.dtype, answer: tuple[int, ...]
+    ) -> np.ndarray:
         n = keys.length
         self._begin(n, keys.nbytes)
         sent, end = self._put(keys, _SENT)
-        answer = [0, 0, 0]
-        answer[place] = self._at + _BROUGHT
-        self._be_answered(self._send(PEEK, n, end, sent, now_ms, 0, tuple(answer)))
+        self._be_answered(self._send(PEEK, n, end, sent, now_ms, 0, answer))
         return self._brought(n, dtype)
 
     def _send(
@@ -393,12 +382,6 @@ def _until_gone(memory: Any, words: Any) -> None:
 def _values_at(n: int) -> int:
     """Where the values of n keys begin in an answer: behind bits, and offsets of 32 bits."""
     return padded(-(-n // 8)) + padded(4 * (n + 1))
-
-
-def _is_dense(keys: Column) -> bool:
-    """As `kernels.is_dense`, of keys that are sent and so will be aligned."""
-    width = keys.width
-    return keys.offsets is None and width % PIECE_NBYTES == 0 and 0 < width <= MAX_DENSE_KEY_NBYTES
 
 
 def _only(keys: Column) -> bytes | None:

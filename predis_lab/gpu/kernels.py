@@ -331,19 +331,24 @@ def relocate(
 
 def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:
     """Whether rows are whole aligned pieces of 16 bytes, `longest` bytes at most: what the dense kernels take."""
+    return is_in_pieces(column, longest) and (
+        column.width == 0 or address(column.data, "u1", 0) % PIECE_NBYTES == 0
+    )
+
+
+def is_in_pieces(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:
+    """The same wherever they lie: for who is going to copy them to an aligned place."""
     width = column.width
     return (
         column.offsets is None
         and width % PIECE_NBYTES == 0
         and (longest is None or 0 < width <= longest)
-        and (width == 0 or address(column.data, "u1", 0) % PIECE_NBYTES == 0)
     )
 
 
 def _dense(column: Column) -> tuple[int, int, int]:
     arguments = column_arguments(column)
-    where, offsets, width = arguments
-    if offsets or where % PIECE_NBYTES or width % PIECE_NBYTES or not 0 < width <= MAX_DENSE_KEY_NBYTES:  # fmt: skip
+    if not is_in_pieces(column) or arguments[0] % PIECE_NBYTES:
         raise UnsupportedType("keys in aligned pieces of 16 bytes, 64 at most, are needed")
     return arguments
 
