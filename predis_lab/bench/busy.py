@@ -40,7 +40,8 @@ def measure_busy(
     """
     cache.flushdb()
     keys = fill(cache, records)
-    interval_s = min(0.1, seconds / windows / 2)
+    # Some to a window: where threads keep the interpreter busy, a reading may come late.
+    interval_s = min(0.1, seconds / windows / 5)
     with Telemetry(interval_s=interval_s) as telemetry:
         began = time.perf_counter()
         load = sustained(
