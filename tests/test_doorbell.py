@@ -218,6 +218,28 @@ def test_the_log_goes_on_where_a_segment_is_full(cache):
     assert all(cache.get(b"%d" % i) == b"%04d" % i * 1250 for i in range(600))
 
 
+def test_an_index_as_full_as_it_may_be_is_written_to(cache):
+    from predis_lab.gpu.sizing import MAX_LOAD
+
+    table = cache._table.table
+    n, slots = int(MAX_LOAD * table.slots), table.slots
+    keys = np.arange(n, dtype="u8").view("V8")
+    cache.insert(keys, keys)
+    assert cache.dbsize() == n and table.slots == slots
+    while not table.is_idle():
+        time.sleep(1e-3)
+    before = table.launches
+    cache.set(keys[3].tobytes(), b"another")
+    assert cache.insert(keys[5:8], [b"others"] * 3).counts() == {"updated": 3}
+    cache.set(b"new", b"one")
+    assert table.launches == before  # the doorbell served all
+    for i in range(100):  # now it is too full, and has to grow
+        cache.set(b"further %d" % i, b"%d" % i)
+    assert table.slots > slots and cache.dbsize() == n + 101
+    assert cache.get(keys[3].tobytes()) == b"another" and cache.get(b"further 99") == b"99"
+    assert cache.mget(keys[n - 3 :].tolist()) == [key.tobytes() for key in keys[n - 3 :]]
+
+
 def test_nothing_is_asked_while_the_device_is_at_work(cache):
     table = cache._table.table
     before, stream = rung(cache), table._stream
@@ -281,6 +303,8 @@ def test_closing_waits_for_the_block(cache):
 def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
     cache.mset({"a": 1, "b": 2})
     bell = cache._table.doorbell
+    while not cache._table.table.is_idle():
+        time.sleep(1e-3)
     bell.close()
     bell._kernel = lambda *_: None  # it ends, and has said nothing
     assert cache.get("a") == b"1" and bell.dead

@@ -28,7 +28,7 @@ from .memory import device_bytes, on_device
 from .modules import function
 from .packed import padded
 from .pinned import pinned
-from .sizing import MAX_LOAD, NBYTES, ROWS
+from .sizing import HARD_LOAD, MAX_LOAD, NBYTES, ROWS
 
 if TYPE_CHECKING:
     from .table import DeviceTable
@@ -100,7 +100,8 @@ class Doorbell:
             address(self._places, "u8", ROWS),
         )
         self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
-        self._index = self._buckets = self._most_entries = 0
+        self._index = self._buckets = 0
+        self._uncrowded = self._most_entries = 0  # entries, before and after a write
         self._width, self._offsets = 0, pa.py_buffer(b"")  # of values that all have one length
         self._segment: Any = None
         self._first = 0  # where that begins
@@ -236,7 +237,9 @@ class Doorbell:
             self._be_answered(self._send_shortly(LEAVE, b"", 0))
         self._memory_seen = memory
         self._index, self._buckets = index_arguments(table.index)
-        self._most_entries = int(MAX_LOAD * table.slots)
+        # As `DeviceTable` has it: who finds the index too full has it grown, and that is not done here.
+        self._uncrowded = int(MAX_LOAD * table.slots)
+        self._most_entries = int(HARD_LOAD * table.slots)
         segments = table.arena.segments
         self._segment = segments[-1] if segments else None
         if self._segment is table.tiers.target:
@@ -253,7 +256,8 @@ class Doorbell:
         table, segment = self.table, self._segment
         if segment is None or nbytes > segment.room:
             raise NotServedError
-        if table.entries + n > self._most_entries or table.is_stale:
+        entries = table.entries
+        if entries > self._uncrowded or entries + n > self._most_entries or table.is_stale:
             raise NotServedError
         tail = self._first + segment.used
         segment.used += nbytes
