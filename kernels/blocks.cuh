@@ -70,6 +70,7 @@ __device__ __forceinline__ u64 look_back(u64* states, u64 tile, u64 aggregate) {
 // Threads per row for copying `rows` rows of `total` bytes: a power of two, so that each thread has at least
 // one 16-byte piece of an average row.
 __device__ __forceinline__ u32 lanes_per_row(u64 total, u32 rows) {
-    u64 pieces = total / (16ull * rows);
-    return pieces >= 32 ? 32 : pieces >= 16 ? 16 : pieces >= 8 ? 8 : pieces >= 4 ? 4 : pieces >= 2 ? 2 : 1;
+    u32 lanes = 1;
+    while (lanes < 32 && total >= 32ull * lanes * rows) lanes *= 2;
+    return lanes;
 }

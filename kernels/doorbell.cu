@@ -134,7 +134,7 @@ __device__ __forceinline__ void respond(
         Output out = {(u8*)asked.data, asked.capacity, asked.offsets, 0, asked.validity, total};
         u64 begin = 0;
         for (u64 tile = 0; tile * TILE < n; ++tile) {
-            begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, 1, nullptr, begin);
+            begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, TILE, nullptr, begin);
             __syncthreads();  // the rows have been read
         }
     } else if (verb == DENSE) {

@@ -41,25 +41,27 @@ __device__ __forceinline__ void store_offset(const Output& out, u64 i, u64 offse
     }
 }
 
-// Writes the tile's rows, `rows_per_thread` for each thread, once all have been brought. One pass over the data:
-// the tile's place in the output comes from the tiles before it while their bytes are still being copied, or is
-// `begin` where one block writes all of them in turn. Returns where the next tile begins then.
+// Writes the tile's rows, `count` of them, once all have been brought. One pass over the data: the tile's place in the output
+// comes from the tiles before it while their bytes are still being copied, or is `begin` where one block writes all of them in
+// turn. Returns where the next tile begins then.
+//
+// count:  whole warps of rows, or as many for each thread
 __device__ __forceinline__ u64 emit(
-    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 rows_per_thread, u64 begin = 0) {
-    u32 t = threadIdx.x, count = TILE * rows_per_thread;
+    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 count, u64 begin = 0) {
+    u32 t = threadIdx.x, own_rows = count < TILE ? t < count : count / TILE;
     u64 first = tile * count;
     __syncthreads();
     // Each thread adds up neighbouring rows, so that one scan over the block does.
     u64 own = 0, tile_nbytes;
-    for (u32 k = 0; k < rows_per_thread; ++k) own += rows.lengths[t * rows_per_thread + k];
+    for (u32 k = 0; k < own_rows; ++k) own += rows.lengths[t * own_rows + k];
     u64 before = block_scan(own, tile_nbytes);
     if (t < 32) {
         u64 start = look_back(states, tile, tile_nbytes);
         if (t == 0) rows.tile_start = begin + start;
     }
-    for (u32 k = 0; k < rows_per_thread; ++k) {
-        rows.starts[t * rows_per_thread + k] = before;
-        before += rows.lengths[t * rows_per_thread + k];
+    for (u32 k = 0; k < own_rows; ++k) {
+        rows.starts[t * own_rows + k] = before;
+        before += rows.lengths[t * own_rows + k];
     }
     __syncthreads();
     u64 start = rows.tile_start;
@@ -69,8 +71,8 @@ __device__ __forceinline__ u64 emit(
         *out.total = start + tile_nbytes;
     }
     if (start + tile_nbytes > out.capacity) return start + tile_nbytes;
-    u32 lanes = lanes_per_row(tile_nbytes, count), lane = t % lanes;
-    for (u32 r = t / lanes; r < count; r += TILE / lanes) {
+    u32 here = min(n - first, (u64)count), lanes = lanes_per_row(tile_nbytes, here), lane = t % lanes;
+    for (u32 r = t / lanes; r - t % 32 / lanes < here; r += TILE / lanes) {  // while the warp has one
         copy_row<LOG>(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
     }
     return start + tile_nbytes;

@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,
     u64* index, u64 buckets, u64 now,
     u8* values, u64 capacity, void* value_offsets, u64 wide, u32* validity, u64* total,
-    u64 rows_per_thread,
+    u64 tile_rows,  // as of `emit`
     u64* ticket,    // a zero word
     u64* states) {  // zeroed, one per tile; unused where there is only one
     __shared__ Rows rows;
@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     u64 tile = take_ticket((u32*)ticket);
     find_tile(
         lookups[threadIdx.x / 32], rows, {key_data, key_offsets, key_stride}, n, index, buckets, now, out, tile,
-        rows_per_thread, states);
+        tile_rows, states);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(

@@ -12,11 +12,11 @@
 extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
     const u64* slots, u64 n, u64 now,
     u8* keys, u64 capacity, void* key_offsets, u64 wide, u32* validity, u64* total,
-    u64 rows_per_thread, u64* ticket, u64* states) {  // as for find
+    u64 tile_rows, u64* ticket, u64* states) {  // as for find
     __shared__ Rows rows;
     Output out = {keys, capacity, key_offsets, wide, validity, total};
-    u64 tile = take_ticket((u32*)ticket), first = tile * TILE * rows_per_thread;
-    for (u32 r = threadIdx.x; r < TILE * rows_per_thread; r += TILE) {
+    u64 tile = take_ticket((u32*)ticket), first = tile * tile_rows;
+    for (u32 r = threadIdx.x; r < tile_rows; r += TILE) {
         const u8* from = nullptr;
         u64 nbytes = 0, slot = first + r < n ? __ldcg(slots + first + r) : EMPTY;
         if (is_record(slot)) {
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
         }
         bring(rows, out, first, n, r, from, nbytes);
     }
-    emit(rows, out, states, tile, n, rows_per_thread);
+    emit(rows, out, states, tile, n, tile_rows);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE) count_alive(const u64* slots, u64 n, u64 now, u64* count) {

@@ -2,12 +2,12 @@
 #include "emit.cuh"
 #include "records.cuh"
 
-// Looks up tile `tile` of n keys and packs their values; `begin` and what it returns as of `emit`.
+// Looks up tile `tile` of n keys and packs their values; `count`, `begin` and what it returns as of `emit`.
 __device__ __forceinline__ u64 find_tile(
     Lookups& lookups, Rows& rows, const Column& keys, u64 n, u64* index, u64 buckets, u64 now, const Output& out,
-    u64 tile, u64 rows_per_thread, u64* states, u64 begin = 0) {
-    u64 first = tile * TILE * rows_per_thread;
-    for (u32 r = threadIdx.x; r < TILE * rows_per_thread; r += TILE) {
+    u64 tile, u32 count, u64* states, u64 begin = 0) {
+    u64 first = tile * count;
+    for (u32 r = threadIdx.x; r < count; r += TILE) {
         const u8* from = nullptr;
         u64 nbytes = 0;
         bool wanted = first + r < n;
@@ -20,7 +20,7 @@ __device__ __forceinline__ u64 find_tile(
         }
         bring(rows, out, first, n, r, from, nbytes);
     }
-    return emit(rows, out, states, tile, n, rows_per_thread, begin);
+    return emit(rows, out, states, tile, n, count, begin);
 }
 
 // Whether key i is there, and when it expires, each where it is asked for. The whole warp calls.

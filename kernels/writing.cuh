@@ -24,7 +24,8 @@ struct Writing {
     u64 start;
 };
 
-// Writes one tile of records to the log; row i by this thread, which need not be one of the n. The whole block calls.
+// Writes one tile of records to the log; row i by this thread, which need not be one of the n. The whole block calls, of whose
+// rows the first is one.
 __device__ __forceinline__ void write_tile(
     Writing& room, const Column& keys, const Column& values, u64 i, u64 n, u64 expiry, u8* log, u64* places, u64 first_row,
     signed char* status, u64* counters, u64* work) {
@@ -63,7 +64,7 @@ __device__ __forceinline__ void write_tile(
     room.value_lengths[t] = value_nbytes;
     __syncthreads();
 
-    u32 lanes = lanes_per_row(tile_nbytes, TILE);
+    u32 count = min(n - (i - t), (u64)TILE), lanes = lanes_per_row(tile_nbytes, count);
     if (__any_sync(ALL, room.key_lengths[t] > OWN_KEY_NBYTES)) {
         // A warp's own rows: other warps need not have any.
         for (u32 r = t & ~31u; r < (t | 31u) + 1; ++r) {
@@ -71,7 +72,7 @@ __device__ __forceinline__ void write_tile(
             copy_row<COLUMN>(room.records[r] + HEADER, room.keys[r], key_nbytes, t % 32, 32);
         }
     }
-    for (u32 r = t / lanes; r < TILE; r += TILE / lanes) {
+    for (u32 r = t / lanes; r - t % 32 / lanes < count; r += TILE / lanes) {  // while the warp has one
         copy_row<COLUMN>(room.records[r] + HEADER + room.key_lengths[r], room.values[r], room.value_lengths[r], t % lanes, lanes);
     }
 }

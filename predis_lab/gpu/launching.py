@@ -16,16 +16,20 @@ from .modules import block_threads, function, multiprocessors, resident_blocks
 from .pinned import PinnedArray
 from .source import ROWS_PER_THREAD
 
+WARP = 32  # threads
+
 
 def packing(n: int) -> tuple[int, int]:
-    """Rows per thread, and blocks, of a launch that packs n rows.
+    """Rows per block, and blocks, of a launch that packs n rows.
 
-    Many rows a thread where there are enough to fill the device all the same: fewer blocks then wait for one
-    another's place in the output.
+    Many rows where there are enough to fill the device all the same: fewer blocks then wait for one another's place in
+    the output. Few rows are spread over as many blocks as there are multiprocessors: most of their threads only copy.
     """
-    tile = block_threads()
-    per_thread = max(1, min(ROWS_PER_THREAD, n // (tile * 2 * multiprocessors())))
-    return per_thread, -(-n // (tile * per_thread))
+    tile, spread = block_threads(), multiprocessors()
+    rows = tile * max(1, min(ROWS_PER_THREAD, n // (tile * 2 * spread)))
+    while rows > WARP and n <= rows // 2 * spread:
+        rows = rows // 2 // WARP * WARP
+    return rows, -(-n // rows)
 
 
 def scan_states(n: int) -> int:
