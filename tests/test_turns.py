@@ -60,7 +60,7 @@ def test_its_own_thread_may_take_it_again():
         lock.give()
 
 
-def test_who_is_interrupted_while_waiting_leaves_no_trace(monkeypatch):
+def test_who_is_interrupted_while_waiting_leaves_no_trace():
     lock, taken, over = CallLock(), threading.Event(), threading.Event()
 
     def hold():
@@ -72,14 +72,18 @@ def test_who_is_interrupted_while_waiting_leaves_no_trace(monkeypatch):
     holding.start()
     taken.wait(60)
 
-    def interrupt(_):
-        raise KeyboardInterrupt
+    class Interrupt:
+        def acquire(self, *_):
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            lock.wait()
+    napping, lock._over = lock._over, Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        lock.wait()
     assert not lock.waiting
+    lock._over = napping
+    waiting = threading.Thread(target=lambda: (lock.wait(), lock.give()))
+    waiting.start()
     over.set()
-    holding.join(60)
-    assert lock.take(False)
+    for thread in (holding, waiting):
+        thread.join(60)
+    assert lock.take(False) and not lock.waiting
