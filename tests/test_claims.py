@@ -163,6 +163,10 @@ def test_a_level_is_read_and_not_compared(tmp_path, values, verdict):
     level = Level("gpu_utilisation", 0.75)
     one = settled(level_samples(tmp_path, values), level)
     assert one.verdict == verdict
+    there = Level("gpu_utilisation", 0.75, " on device")
+    assert settled(level_samples(tmp_path / "a", values), there).verdict == "not measured"
+    samples = level_samples(tmp_path / "b", values, "predis-cuda columns on device")
+    assert settled(samples, there).verdict == verdict and there.figure != level.figure
     if verdict == "holds":
         assert one.ratio.value == pytest.approx(0.9) and one.delta == 1
         (row,) = claims.rows([one])

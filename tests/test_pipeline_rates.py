@@ -170,8 +170,9 @@ def test_batches_are_mixed_and_values_begin_with_their_keys():
         for batch in batches:
             assert batch.errors(batch.send(cache)) == 0
         found = cache.find(keys)
-        assert sustained._wrong(keys, found) == 0
-        assert sustained._wrong(keys.take(pa.array(np.arange(1000)[::-1])), found) == 1000
+        assert sustained.Batch(keys, None).wrong(found) == 0
+        backwards = keys.take(pa.array(np.arange(1000)[::-1]))
+        assert sustained.Batch(backwards, None).wrong(found) == 1000
         assert found[0].as_py()[:16] == keys[0].as_py() and len(set(found[0].as_py()[16:])) == 1
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from predis_lab import Predis
-from predis_lab.bench import busy, training
+from predis_lab.bench import busy, sustained, training
 from predis_lab.bench.contestants import WrongAnswerError, load
 from predis_lab.bench.results import Run
 from predis_lab.bench.scenarios import DIMENSIONS, SAMPLES, SCENARIOS
@@ -126,6 +126,35 @@ def test_what_is_measured_is_shown(cache, server, tmp_path):
     page = load_show.busy(frame).data
     if cache.info("server")["backend"] == "host":
         assert ("no GPU tells it here" in page) == ("gpu_power" not in set(frame["metric"]))
+    assert page.count("columns on the GPU") == 0
     assert load_show.training(frame).data.count("ML training float16") == 4
     bars = load_figures.waiting(frame, "ml_training_float16").axes[0]
     assert len(bars.get_yticklabels()) == 4
+
+
+@pytest.mark.gpu
+def test_columns_on_the_device_are_found_and_stored_there(make, tmp_path):
+    cache, run = make("64MiB"), Run.open(tmp_path, notebook="t")
+    asked = {"records": 2000, "threads": 2, "seconds": 0.2, "windows": 4, "seed": 1}
+    busy.measure_busy(run, cache, batch=500, **asked)
+    busy.measure_busy(run, cache, batch=500, device=True, **asked)
+    frame = run.frame()
+    rates = frame[frame["metric"] == "throughput"].groupby("system")["value"]
+    assert rates.min()["predis-cuda columns on device"] > 0 and rates.size().tolist() == [4, 4]
+    assert (frame.loc[frame["metric"] == "error_rate", "value"] == 0).all()
+    assert "columns on the GPU" in load_show.busy(frame).data
+
+
+@pytest.mark.gpu
+def test_what_is_missing_or_wrong_on_the_device_is_an_error(make):
+    cache = make("64MiB")
+    keys = sustained.fill(cache, 100)
+    asked = busy.DeviceBatch.of(sustained.Batch(keys, None))
+    assert asked.errors(asked.send(cache)) == 0 and asked.wrong(asked.send(cache)) == 0
+    cache.delete(keys[0].as_py())
+    cache.set(keys[1].as_py(), b"x" * sustained.VALUE_NBYTES)
+    answer = asked.send(cache)
+    assert asked.errors(answer) == 1 and asked.wrong(answer) == 2
+    stored = busy.DeviceBatch.of(sustained.Batch(keys, sustained.values_of(keys, 7)))
+    assert stored.errors(stored.send(cache)) == 0
+    assert asked.errors(asked.send(cache)) == 0 and asked.wrong(asked.send(cache)) == 0

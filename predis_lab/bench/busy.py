@@ -2,22 +2,60 @@
 
 `sustained` does the work, and telemetry looks on. A window of it is a block: the driver averages utilisation over up to a
 second, so windows are to be as long; shorter ones read the same average more than once.
+
+Columns lie on the host, so that it is the link that is busy; or on the device, for a program whose data is there.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..client import Predis
 from .contestants import backend_of
 from .results import Run
-from .sustained import fill, sustained
+from .sustained import DISTINCT, VALUE_NBYTES, Batch, fill, refused, sustained, wrong_rows
 from .telemetry import Telemetry, unit_of
 
 WORKLOAD = "busy"
+ON_DEVICE = 10  # batches that each thread has there
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A `Batch` whose columns, uint8 (n, width), lie on the device; a call is over when the device is done with it."""
+
+    keys: Any
+    values: Any
+    host_keys: pa.Array
+
+    @classmethod
+    def of(cls, batch: Batch) -> DeviceBatch:
+        """Copies it there."""
+        keys, values = (
+            None if side is None else _rows(side) for side in (batch.keys, batch.values)
+        )
+        return cls(keys, values, batch.keys)
+
+    def send(self, cache: Predis) -> Any:
+        """Makes the call; of a lookup values and how many there are."""
+        if self.values is not None:
+            return cache.insert(self.keys, self.values)
+        rows, found = cache.find(self.keys, dtype="u1", shape=(VALUE_NBYTES,))
+        return rows, int(found.sum())
+
+    def errors(self, answer: Any) -> int:
+        """As of Batch."""
+        return len(self.keys) - answer[1] if self.values is None else refused(answer)
+
+    def wrong(self, answer: Any) -> int:
+        """As of Batch; zeros of a key that was not found count twice."""
+        return wrong_rows(self.host_keys, answer[0].get())
 
 
 def measure_busy(
@@ -30,12 +68,14 @@ def measure_busy(
     seconds: float,
     windows: int,
     seed: int,
+    device: bool = False,
     progress: Callable[[float], object] = lambda _: None,
 ) -> None:
     """Adds throughput (1/s, keys) and what telemetry reads to the run, window by window.
 
     batch:     keys a call; four of five calls find, the others store
     seconds:   in all
+    device:    whether columns lie on the device, which there has to be
     progress:  called with shares of the time
     """
     cache.flushdb()
@@ -46,16 +86,27 @@ def measure_busy(
         began = time.perf_counter()
         load = sustained(
             cache, keys, seconds=seconds, threads=threads, batch=batch, windows=windows, seed=seed,
-            progress=progress,
+            distinct=ON_DEVICE if device else DISTINCT,
+            lay=DeviceBatch.of if device else lambda one: one, progress=progress,
         )  # fmt: skip
         telemetry.look()
         # Batches are prepared before the clock runs: what came first is not the work.
         ended = time.perf_counter()
     edges = np.linspace(max(began, ended - load.seconds), ended, windows + 1)
-    system, params = f"predis-{backend_of(cache)} columns", {"batch": batch, "threads": threads}
+    system = f"predis-{backend_of(cache)} columns" + " on device" * device
+    params = {"batch": batch, "threads": threads}
     for block, (rate, _) in enumerate(load.windows):
         run.add_sample(system, WORKLOAD, params, block, "throughput", rate, "1/s")
         for metric, value in telemetry.between(edges[block], edges[block + 1]).values.items():
             run.add_sample(system, WORKLOAD, params, block, metric, value, unit_of(metric))
     failed = load.errors / load.operations
     run.add_sample(system, WORKLOAD, params, 0, "error_rate", failed, "1")
+
+
+def _rows(column: pa.Array) -> Any:
+    """A column of fixed width on the device, uint8 (n, width)."""
+    import cupy
+
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :]
+    return cupy.asarray(data[: len(column) * width].reshape(-1, width))

@@ -1,4 +1,4 @@
-"""Mixed batches through the whole path for as long as one likes, from one thread or several. For notebook 04.
+"""Mixed batches through the whole path for as long as one likes, from one thread or several. For `busy` and notebook 04.
 
 Columns are made beforehand; every call is the client's own `find` or `insert`. Each value begins with its key, so that
 answers can be told right from wrong whichever insert came last. Runs on any backend.
@@ -55,7 +55,22 @@ class Batch:
         """Operations that were not answered: keys that were not found, records that were refused."""
         if self.values is None:
             return answer.null_count
-        return 0 if answer.ok else sum(answer.counts().get(s, 0) for s in ("too_large", "no_space"))
+        return refused(answer)
+
+    def wrong(self, answer: Any) -> int:
+        """Answers of a lookup that do not begin with their key; those that are missing have been counted."""
+        whole, there = answer.drop_null(), self.keys.filter(answer.is_valid())
+        return wrong_rows(there, _grid(whole.cast(pa.binary(VALUE_NBYTES)), VALUE_NBYTES))
+
+
+def refused(report: Any) -> int:
+    """Records that an insert did not take."""
+    return 0 if report.ok else sum(report.counts().get(s, 0) for s in ("too_large", "no_space"))
+
+
+def wrong_rows(keys: pa.Array, rows: np.ndarray) -> int:
+    """Values, uint8 (n, VALUE_NBYTES), that do not begin with their key."""
+    return int((rows[:, :KEY_NBYTES] != _grid(keys, KEY_NBYTES)).any(axis=1).sum())
 
 
 @dataclass
@@ -65,7 +80,7 @@ class Log:
     ended_ns: array = field(default_factory=lambda: array("q"))
     latency_ns: array = field(default_factory=lambda: array("q"))
     errors: int = 0
-    kept: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
+    kept: list[tuple[Batch, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,17 +128,26 @@ def sustained(
     find_share: float = 0.8,
     windows: int = 10,
     seed: int = 0,
+    distinct: int = DISTINCT,
+    lay: Callable[[Batch], Any] = lambda one: one,
     progress: Callable[[float], object] = lambda _: None,
 ) -> Load:
     """Batches of `batch` operations, each thread's one after the other, for `seconds`.
 
     keys:        of `fill`; drawn uniformly
     find_share:  of the batches that look up; the others write over records
+    distinct:    batches that each thread has, asked over and over
+    lay:         gives a batch's columns in the memory that they are to lie in, as something with Batch's methods
     progress:    called now and then with the share of the time that has gone by since the last time
     """
     logs = [Log() for _ in range(threads)]
     prepared = [
-        prepare(keys, batch, find_share, np.random.default_rng((seed, number)))
+        [
+            *map(
+                lay,
+                prepare(keys, batch, find_share, np.random.default_rng((seed, number)), distinct),
+            )
+        ]
         for number in range(threads)
     ]
     for batches in prepared:
@@ -143,18 +167,20 @@ def sustained(
     return _sum_up(logs, batch, began_ns, windows)
 
 
-def prepare(keys: pa.Array, batch: int, find_share: float, generator: Any) -> list[Batch]:
+def prepare(
+    keys: pa.Array, batch: int, find_share: float, generator: Any, distinct: int = DISTINCT
+) -> list[Batch]:
     """A thread's batches, in random order."""
-    finds = round(DISTINCT * find_share)
+    finds = round(distinct * find_share)
     batches = []
-    for number in range(DISTINCT):
+    for number in range(distinct):
         drawn = keys.take(pa.array(generator.integers(0, len(keys), batch)))
         batches.append(Batch(drawn, None if number < finds else values_of(drawn, number)))
-    return [batches[number] for number in generator.permutation(DISTINCT)]
+    return [batches[number] for number in generator.permutation(distinct)]
 
 
 def _work(
-    cache: Predis, batches: list[Batch], seconds: float, log: Log, started: threading.Barrier
+    cache: Predis, batches: list[Any], seconds: float, log: Log, started: threading.Barrier
 ) -> None:
     clock = time.perf_counter_ns
     started.wait()
@@ -172,8 +198,9 @@ def _work(
         log.ended_ns.append(ended)
         log.latency_ns.append(ended - began)
         log.errors += len(one.keys) if answer is None else one.errors(answer)
-        if number % KEPT_EVERY == 0 and len(log.kept) < MOST_KEPT and isinstance(answer, pa.Array):
-            log.kept.append((one.keys, answer))
+        looked_up = answer is not None and one.values is None
+        if number % KEPT_EVERY == 0 and len(log.kept) < MOST_KEPT and looked_up:
+            log.kept.append((one, answer))
 
 
 def _wait(doing: list, seconds: float, progress: Callable[[float], object]) -> None:
@@ -189,7 +216,7 @@ def _sum_up(logs: list[Log], batch: int, began_ns: int, windows: int) -> Load:
     place = np.searchsorted(edges, ended, side="right") - 1
     length = (edges[1] - edges[0]) * 1e-9
     parts = [latencies[place == window] for window in range(windows)]
-    wrong = sum(_wrong(*pair) for log in logs for pair in log.kept)
+    wrong = sum(one.wrong(answer) for log in logs for one, answer in log.kept)
     return Load(
         operations=len(ended) * batch,
         seconds=float(edges[-1] - edges[0]) * 1e-9,
@@ -197,14 +224,6 @@ def _sum_up(logs: list[Log], batch: int, began_ns: int, windows: int) -> Load:
         windows=[(len(part) * batch / length, part) for part in parts],
         errors=sum(log.errors for log in logs) + wrong,
     )
-
-
-def _wrong(keys: pa.Array, found: pa.Array) -> int:
-    """Answers that do not begin with their key; those that are missing have been counted."""
-    whole = found.drop_null()
-    there = keys.filter(found.is_valid())
-    answers = _grid(whole.cast(pa.binary(VALUE_NBYTES)), VALUE_NBYTES)
-    return int((answers[:, :KEY_NBYTES] != _grid(there, KEY_NBYTES)).any(axis=1).sum())
 
 
 def _grid(column: pa.Array, width: int) -> np.ndarray:

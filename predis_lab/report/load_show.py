@@ -84,8 +84,9 @@ def training(samples: pd.DataFrame) -> HTML:
 
 
 def busy(samples: pd.DataFrame) -> HTML | Markdown:
-    """What telemetry read while columns were found and stored without a pause."""
+    """What telemetry read while columns were found and stored without a pause, those of the host and those on the GPU."""
     rows = samples[samples["workload"] == "busy"]
+    on_device = rows["system"].str.endswith(" on device")
     names = {
         "throughput": ("keys found and stored", "1/s"),
         "gpu_utilisation": ("GPU utilisation", ""),
@@ -95,15 +96,20 @@ def busy(samples: pd.DataFrame) -> HTML | Markdown:
         "process_cpu": ("cores kept busy by this process", "1"),
         "process_memory": ("its resident memory", "B"),
     }
-    told = []
-    for metric, (label, unit) in names.items():
-        blocks = rows[rows["metric"] == metric]
+
+    def told(blocks: pd.DataFrame, unit: str) -> str:
         if not len(blocks):
-            told.append((label, "not measured: no GPU tells it here", ""))
-        else:
-            value = _interval(blocks, unit) if unit else _percent(blocks)
-            told.append((label, value, str(len(blocks))))
-    return table(told, ["", "median [95 % interval]", "windows"])
+            return "not measured: no GPU tells it here"
+        return _interval(blocks, unit) if unit else _percent(blocks)
+
+    sides = [rows[~on_device], rows[on_device]] if on_device.any() else [rows]
+    lines = [
+        (label, *(told(side[side["metric"] == metric], unit) for side in sides))
+        for metric, (label, unit) in names.items()
+    ]
+    windows = [str((side["metric"] == "throughput").sum()) for side in sides]
+    titles = ["columns of the host", "columns on the GPU"][: len(sides)]
+    return table([*lines, ("windows", *windows)], ["median [95 % interval]", *titles])
 
 
 def watched(samples: pd.DataFrame) -> Markdown:
