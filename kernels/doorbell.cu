@@ -141,7 +141,7 @@ __device__ __forceinline__ void respond(
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {
             find_dense_rows(
                 mine, asked.keys.data, asked.keys.stride, i, n, index, buckets, now, asked.capacity, (u8*)asked.data,
-                asked.validity);
+                asked.validity, nullptr);
         }
     } else if (verb == PEEK) {
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {

@@ -30,15 +30,18 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     u64* index, u64 buckets, u64 now,
     u64 width,            // bytes of every value, a multiple of 16; a value of another length counts as missing
     u8* values,           // n * width, aligned; zero where a key is missing
-    void* value_offsets,  // n + 1 multiples of width
-    u64 wide, u32* validity) {
+    void* value_offsets,  // n + 1 multiples of width; or null
+    u64 wide, u32* validity, u8* present) {  // a bit, and a byte, per key: 1 or 0; or null
     __shared__ Probes probes[WARPS];
     u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
     if (i - threadIdx.x % 32 >= n) return;
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
-    if (i < n) store_offset(out, i, i * width);
-    if (i == n - 1) store_offset(out, n, n * width);
-    find_dense_rows(probes[threadIdx.x / 32], key_data, key_stride, i, n, index, buckets, now, width, values, validity);
+    if (value_offsets) {
+        if (i < n) store_offset(out, i, i * width);
+        if (i == n - 1) store_offset(out, n, n * width);
+    }
+    find_dense_rows(
+        probes[threadIdx.x / 32], key_data, key_stride, i, n, index, buckets, now, width, values, validity, present);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(

@@ -39,10 +39,10 @@ __device__ __forceinline__ void peek_row(
 // Looks up 32 keys of `key_stride` bytes, row i by this lane, and writes their values of `width` bytes to their places, zeros
 // where there is none. A record is visited once: header, key and value are read side by side, and the value is written out
 // while the key is being compared. Where that turns out to be another key (one in some ten thousand), the row is done again.
-// The whole warp calls, with a row to do.
+// Which keys are there is told by bits, by bytes, or both, as they are asked for. The whole warp calls, with a row to do.
 __device__ __forceinline__ void find_dense_rows(
     Probes& mine, const u8* key_data, u64 key_stride, u64 i, u64 n, u64* index, u64 buckets, u64 now, u64 width, u8* values,
-    u32* validity) {
+    u32* validity, u8* present) {
     u32 lane = threadIdx.x % 32;
     u64 first = i - lane;
     {
@@ -56,7 +56,8 @@ __device__ __forceinline__ void find_dense_rows(
     uint4* to = (uint4*)values + first * value_pieces;
     if (!__any_sync(ALL, mine.match[lane].seen != 0)) {
         for (u32 p = lane; p < rows * value_pieces; p += 32) __stcs(to + p, uint4{});
-        if (lane == 0) validity[i / 32] = 0;
+        if (validity && lane == 0) validity[i / 32] = 0;
+        if (present && i < n) present[i] = 0;
         return;
     }
     while (writing.row < rows) {
@@ -103,6 +104,7 @@ __device__ __forceinline__ void find_dense_rows(
             to[(u64)row * value_pieces + p] = seen ? __ldcg(from + p) : uint4{};
         }
     }
-    u32 present = __ballot_sync(ALL, found);
-    if (lane == 0) validity[i / 32] = present;
+    u32 all_found = __ballot_sync(ALL, found);
+    if (validity && lane == 0) validity[i / 32] = all_found;
+    if (present && i < n) present[i] = found;
 }

@@ -1,4 +1,4 @@
-"""Values of one length as an array that a caller calculates with. Used by `client` and `gpu.engine`."""
+"""Values of one length as an array that a caller calculates with. Used by `client` and `gpu.launched`."""
 
 from __future__ import annotations
 

@@ -188,6 +188,35 @@ def test_values_stay_on_the_device(cache):
     assert not there.get().any() and not rest.get().any()
 
 
+@pytest.mark.parametrize("key_nbytes", [16, 24])
+def test_rows_on_the_device_of_a_few_keys(cache, clock, key_nbytes):
+    """Whose keys lie in pinned memory meanwhile, or are taken to the device: many calls before the first is looked at."""
+    chance = np.random.default_rng(2)
+    rows = chance.random((600, 16), "f4")
+    keys = np.concatenate([fixed(np.arange(600), 16), np.zeros((600, key_nbytes - 16), "u1")], 1)
+    cache.insert(keys, rows)
+    cache.insert(keys[:50], rows[:50], px=50)
+    asked, answers = [], []
+    absent = np.full((1, key_nbytes), 0xEE, "u1")
+    clock.now += 50
+    for n in (1, 2, 31, 32, 33, 400, 5000) * 3:
+        picked = chance.integers(0, 600, n)
+        sent = np.concatenate([keys[picked], absent])
+        asked.append(picked)
+        answers.append(
+            [
+                cache.find(one, dtype="f4", shape=(16,), device=True)
+                for one in (sent, cupy.asarray(sent))
+            ]
+        )
+    for picked, sides in zip(asked, answers, strict=True):
+        there = np.append(picked >= 50, False)
+        expected = np.where(there[:, None], np.concatenate([rows[picked], rows[:1]]), 0)
+        for found, present in sides:
+            assert np.array_equal(found.get(), expected)
+            assert present.dtype == bool and np.array_equal(present.get(), there)
+
+
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_dlpack_hands_rows_over_without_a_copy(cache, library):
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or jax takes all there is
@@ -261,7 +290,7 @@ def test_threads_hammer_one_cache(cache):
 
 def test_who_waits_for_a_buffer_keeps_nobody_waiting(cache):
     """Callers get through while one waits for others' buffers: those others may need the lock to give them back."""
-    keys, values = column(fixed(np.arange(100))), column(fixed(np.arange(100), 64))
+    keys, values = column(fixed(np.arange(5000))), column(fixed(np.arange(5000), 64))
     cache.insert(keys, values)
     buffers, found = cache._table.pipeline.staging._buffers, []
     held = [buffers.get() for _ in range(staging.BUFFERS)]
@@ -271,11 +300,11 @@ def test_who_waits_for_a_buffer_keeps_nobody_waiting(cache):
     reading = threading.Thread(target=lambda: found.append(cache.dbsize()))
     reading.start()
     reading.join(5)
-    assert found == [100] and waiting.is_alive()
+    assert found == [5000] and waiting.is_alive()
     for buffer in held:
         buffers.put(buffer)
     waiting.join(5)
-    assert len(found) == 2 and len(found[1]) == 100
+    assert len(found) == 2 and len(found[1]) == 5000
 
 
 def test_readers_see_whole_values_while_a_writer_writes(cache):

@@ -21,7 +21,6 @@ import pyarrow as pa
 from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column
-from ..dense import dense_rows
 from ..errors import CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
 from ..table import NO_CHECKSUMS, Status
 from . import measuring, usage
@@ -171,9 +170,7 @@ class DeviceEngine:
         """
         with self._guard:
             self._check(keys, now_ms)
-            packed = self._launched.find_on_device(keys, now_ms)
-            full = packed.full and len(packed.data) == len(keys) * width
-            return dense_rows(cupy, packed.column, width, full=full)
+            return self._launched.find_rows(keys, width, now_ms)
 
     def prefetch(self, keys: Column, now_ms: int) -> None:
         self.health.check()

@@ -73,11 +73,13 @@ def find_dense(
     offsets: Any,
     validity: Any,
     defines: tuple[str, ...] = (),
+    *,
+    present: Any = None,
 ) -> None:
     """Values of n keys, all of `width` bytes, one after the other; zeros where a key is absent.
 
     keys: `is_dense`. width: a multiple of 16. values: uint8 (n * width,), aligned. offsets: int32 or int64 (n + 1,).
-    validity: uint32 (ceil(n / 32),).
+    validity: uint32 (ceil(n / 32),). present: uint8 or bool (n,). Each of these three may be None.
     """
     n = len(keys)
     launch(
@@ -90,9 +92,10 @@ def find_dense(
         now_ms,
         width,
         _aligned(address(values, "u1", n * width), width),
-        address(offsets, "i4 i8", n + 1),
-        int(offsets.dtype.itemsize == 8),
-        address(validity, "u4", -(-n // 32)),
+        0 if offsets is None else address(offsets, "i4 i8", n + 1),
+        int(offsets is not None and offsets.dtype.itemsize == 8),
+        0 if validity is None else address(validity, "u4", -(-n // 32)),
+        0 if present is None else address(present, "b1 u1", n),
         defines=defines,
     )
 

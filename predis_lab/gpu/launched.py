@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import cupy
 import numpy as np
 
 from ..columns import Column
+from ..dense import dense_rows
 from ..errors import PinnedMemoryUnavailable
 from .batch import rows_that_fit, stored_in_part
 from .memory import REFUSALS, device_bytes, on_device
@@ -21,6 +22,8 @@ from .table import DeviceTable
 
 CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
 CHUNK_ROWS = 2**24
+# Of keys on the host: a kernel reads fewer across the link in less time than it takes to copy them first.
+NEAR_NBYTES = 2**16
 
 
 class Launched:
@@ -30,7 +33,7 @@ class Launched:
         self.table, self.pipeline, self.health = table, pipeline, table.health
         self._stream = pipeline.stream
         self._read_last: Column | None = None
-        self._borrowed: list[tuple[Any, np.ndarray]] = []
+        self._borrowed: list[tuple[Any, Any]] = []
 
     def guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
@@ -55,13 +58,49 @@ class Launched:
 
     def find_on_device(self, keys: Column, now_ms: int) -> Packed:
         """The values on the device, of keys in any memory."""
-        keys, guess = self.on_device(keys), self.guess_nbytes(len(keys))
+        return self._bring(self._near(keys), now_ms)
+
+    def _bring(self, keys: Column, now_ms: int) -> Packed:
+        guess = self.guess_nbytes(len(keys))
         packed = self.table.find(keys, now_ms, new=device_bytes, capacity=guess)
         # Where the guess is the most there can be, nothing needs to be waited for.
         if guess < self.table.find_nbytes(len(keys)) and packed.total > guess:
             packed = self.table.find(keys, now_ms, new=device_bytes, capacity=packed.total)
         self._has_read(keys, now_ms, nullcontext())
+        self._borrow(keys)
         return packed
+
+    def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any]:
+        """Values of `width` bytes as rows on the device, and which keys have one; see `DeviceEngine.find_rows`."""
+        near = self._near(keys)
+        answer = self.table.find_rows(near, width, now_ms)
+        if answer is None:
+            packed = self._bring(near, now_ms)
+            full = packed.full and len(packed.data) == len(keys) * width
+            return dense_rows(cupy, packed.column, width, full=full)
+        self._has_read(near, now_ms, nullcontext())
+        self._borrow(near)
+        return answer
+
+    def _near(self, keys: Column) -> Column:
+        """Keys where kernels on the current stream reach them: on the device, or a few of them in pinned memory.
+
+        Tiers keep what they are told of for longer.
+        """
+        small = not keys.on_device and keys.nbytes <= NEAR_NBYTES
+        if small and not self.table.tiers.host.capacity:
+            with suppress(PinnedMemoryUnavailable):
+                return mapped(keys)
+        return self.on_device(keys)
+
+    def _borrow(self, keys: Column) -> None:
+        """Keeps keys in pinned memory until what the current stream was told so far is done."""
+        if not keys.on_device:
+            self._keep(keys, cupy.cuda.get_current_stream())
+
+    def _keep(self, memory: Any, stream: Any) -> None:
+        self._borrowed = [(read, kept) for read, kept in self._borrowed if not read.done]
+        self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), memory))
 
     def _has_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> None:
         """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
@@ -132,9 +171,7 @@ class Launched:
         def upload(source: np.ndarray) -> Any:
             target = device_bytes(source.nbytes)
             self.pipeline.staging.upload(source, target.data.ptr, stream)
-            # Pinned memory is read later: the caller may have let go of it by then.
-            self._borrowed = [(read, memory) for read, memory in self._borrowed if not read.done]
-            self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), source))
+            self._keep(source, stream)  # if it is pinned, that is read when the caller may have let go of it
             return target
 
         copy, start = uploaded(column, upload)

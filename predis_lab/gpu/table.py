@@ -21,7 +21,7 @@ from .batch import Batch, record_bound, rows_that_fit
 from .checksums import seal
 from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, buckets_wanted, compact_step, grow
-from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
+from .memory import SLACK_NBYTES, Arena, Segment, device_bytes, from_driver, on_device
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
@@ -127,18 +127,30 @@ class DeviceTable:
         are whole pieces of 16 bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
-        if (
-            width is not None
-            and width % kernels.PIECE_NBYTES == 0
-            and kernels.is_dense(keys)
-            and len(keys) * width <= capacity
-        ):
+        if width is not None and self._is_dense(keys) and len(keys) * width <= capacity:
             packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
             kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays[:3])
             return packed
         packed = Packed.empty(len(keys), capacity, new, count=count)
         kernels.find(keys, self.index, now_ms, *packed.arrays, *self._scan(len(keys), stream))
         return packed
+
+    def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any] | None:
+        """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and which keys have one, bool (n,).
+
+        In device memory, on their way on the current stream; None where keys or values are not whole pieces of 16 bytes.
+        """
+        if width != self.uniform_nbytes or not self._is_dense(keys):
+            return None
+        self.enter()
+        n = len(keys)
+        rows, found = device_bytes(n * width), on_device(n, np.bool_)
+        kernels.find_dense(keys, self.index, now_ms, width, rows, None, None, present=found)
+        return rows.reshape(n, width), found
+
+    def _is_dense(self, keys: Column) -> bool:
+        width = self.uniform_nbytes
+        return width is not None and width % kernels.PIECE_NBYTES == 0 and kernels.is_dense(keys)
 
     def find_nbytes(self, n: int) -> int:
         """The most bytes that n values can have together."""
