@@ -171,7 +171,8 @@ class Launched:
         def upload(source: np.ndarray) -> Any:
             target = device_bytes(source.nbytes)
             self.pipeline.staging.upload(source, target.data.ptr, stream)
-            self._keep(source, stream)  # if it is pinned, that is read when the caller may have let go of it
+            # If it is pinned, that is read when the caller may have let go of it.
+            self._keep(source, stream)
             return target
 
         copy, start = uploaded(column, upload)
