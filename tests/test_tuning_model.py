@@ -293,11 +293,12 @@ def test_a_pinned_tuning_is_kept(monkeypatch):
     assert not played.tuner.rings and played.tuner.state == "pinned"
 
 
-def test_as_long_as_nothing_is_known_thresholds_are_those_of_before():
+def test_as_long_as_nothing_is_known_thresholds_are_as_built():
     one = Tuner(Tuning(), None, 0, ROOM)
     assert one.state == "as built" and not one.rings
-    assert one.turn(FIND, 10, 2**17, 2**17)[0].way == LAUNCH
-    arm, began = one.turn(FIND, 10, 2**17, 2**17 + 1)
+    half = Tuning().small_nbytes // 2
+    assert one.turn(FIND, 10, half, half)[0].way == LAUNCH
+    arm, began = one.turn(FIND, 10, half, half + 1)
     assert (arm.way, arm.setting, began) == (PIPELINE, Tuning().setting, 0.0)
     assert Tuner(Tuning(), None, 1024, ROOM).turn(FIND, 1024, 16, 16)[0].way == DOORBELL
 

@@ -58,6 +58,10 @@ def unit_of(metric: str) -> str:
     return _GAUGES.get(metric, "B" if metric.endswith("_memory") else "1")
 
 
+class NothingReadError(ValueError):
+    """No reading lies between two moments."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """The state at one moment.
@@ -154,10 +158,10 @@ class Telemetry:
         return last.states | cores | _cores(earlier, last, self._ours)
 
     def between(self, began: float, ended: float) -> Window:
-        """What lay between two moments (s, of time.perf_counter), one reading or more among it."""
+        """What lay between two moments (s, of time.perf_counter); raises NothingReadError where no reading did."""
         inside = [one for one in self._since(began) if one.at <= ended]
         if not inside:
-            raise ValueError("nothing was read in that time")
+            raise NothingReadError("nothing was read in that time")
         values = {}
         for metric in inside[-1].states:
             known = [value for one in inside if (value := one.states[metric]) is not None]
