@@ -264,15 +264,18 @@ class Doorbell:
         return tail
 
     def _put(self, column: Column, begin: int) -> tuple[tuple[int, int, int], int]:
-        """Copies a host column into the mailbox; how a kernel takes it, and where there is room for the next."""
+        """Copies a host column into the mailbox; how a kernel takes it, and where there is room for the next.
+
+        Bytes by a memoryview: NumPy lets go of the interpreter, and waking whoever waits for it costs more than the copy.
+        """
         if column.offsets is None:
             nbytes = column.length * column.width
             end = begin + nbytes
-            self._bytes[begin:end] = column.data[:nbytes]
+            self._view[begin:end] = column.data.data[:nbytes]
             return (self._from + begin, 0, column.width), padded(end)
         first, last = column.span
         end = begin + last - first
-        self._bytes[begin:end] = column.data[first:last]
+        self._view[begin:end] = column.data.data[first:last]
         at = padded(end)
         end = at + column.offsets.nbytes
         np.subtract(column.offsets, first, out=self._bytes[at:end].view(column.offsets.dtype))
