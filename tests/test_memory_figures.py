@@ -185,5 +185,8 @@ def test_the_tiers_are_held_against_their_aims():
     assert "82% of an upload" in first and first.endswith("not reached.")
     assert "91% of an upload" in second and second.endswith("aim, reached.")
     assert "**81%**" in third and third.endswith("aim, reached.")
+    gathered = {"value": 48e9, "low": 47e9, "high": 49e9, "unit": "B/s", "n": 7, "ceiling": 55e9}
+    text = memory_show.tiers_verdict(stored | {"tier_gather": gathered}).data
+    assert "87% of the upload; the lookup reaches 94% of that." in text.splitlines()[2]
     del stored["tier_zipf_share"]
     assert memory_show.tiers_verdict(stored).data == memory_show.NOTHING

@@ -41,6 +41,8 @@ TIERS = {
     "tier_uniform_promoting": "the same, with what is brought back meanwhile",
     "tier_zipf_share": "hits served from the device, Zipf 0.99, a tenth of the records there",
 }
+# What limits the first of them.
+GATHER = "tier_gather"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..gpu import kernels
+from ..gpu import kernels, limits
 from ..gpu.memory import on_device
 from ..gpu.pinned import pinned
 from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
@@ -23,7 +23,7 @@ from ..gpu.table import DeviceTable
 from ..table import Status
 from .device_records import KEY_NBYTES, keys, values
 from .limits import Limit, event_seconds
-from .memory_samples import TIERS
+from .memory_samples import GATHER, TIERS
 from .statistics import median_interval
 from .table_rates import CHUNK, NOW_MS, Answer, empty_table, expect, insert
 
@@ -37,6 +37,8 @@ WARM_READS = 6  # per record, before the share of hits is counted
 def tier_rates(records: int, batch: int, repeats: int, *, seed: int = 0) -> list[Limit]:
     """Bandwidth of uniform lookups (B/s, of records on the host) beside that of an upload, and the share of Zipf hits.
 
+    Beside the lookups a kernel reads as many records in host memory, at random, and does nothing else.
+
     raises:   MemoryError where the device can't hold half of the records
     """
     return [*_uniform(records, batch, repeats, seed), _zipf(records, batch, repeats, seed)]
@@ -47,8 +49,10 @@ def _uniform(records: int, batch: int, repeats: int, seed: int) -> list[Limit]:
     answer = Answer(batch, VALUE_NBYTES)
     found: dict[str, list[float]] = {name: [] for name in list(TIERS)[:2]}
     links = [_upload_bandwidth() for _ in range(repeats + 1)]
+    gather = _Gather(batch // 2, generator)
+    found[GATHER] = [gather.bandwidth() for _ in range(repeats + 1)]
     for _ in range(repeats + 1):  # the first is warm-up
-        for name, call in zip(found, (_find, _find_and_note), strict=True):
+        for name, call in zip(found, (_find, _find_and_note), strict=False):
             numbers = generator.permutation(records)[:batch].astype(np.uint64)
             asked, before = keys(numbers), table.tiers.stats()["host_hits"]
             _, seconds = event_seconds(call, table, answer, asked)
@@ -59,7 +63,8 @@ def _uniform(records: int, batch: int, repeats: int, seed: int) -> list[Limit]:
             found[name].append(nbytes / seconds)
     table.close()
     link = median_interval(links[1:]).value
-    return [Limit(name, TIERS[name], rates[1:], "B/s", link) for name, rates in found.items()]
+    names = TIERS | {GATHER: "random reads of records as long in host memory, and nothing else"}
+    return [Limit(name, names[name], rates[1:], "B/s", link) for name, rates in found.items()]
 
 
 def _zipf(records: int, batch: int, repeats: int, seed: int) -> Limit:
@@ -108,6 +113,21 @@ def _find_and_note(table: DeviceTable, answer: Answer, asked: Column) -> None:
     """A lookup as the engine makes it: what was read is noted, and brought back where that is due."""
     answer.find(table, asked)
     table.tiers.read(asked, NOW_MS)
+
+
+class _Gather:
+    """Random reads of n records across the link, from as much memory as an upload's."""
+
+    def __init__(self, n: int, generator: Any):
+        self._source, self._generator = pinned(UPLOAD_NBYTES, np.uint8), generator
+        self._n, self._out = n, on_device(n * RECORD_NBYTES, np.uint8)
+
+    def bandwidth(self) -> float:
+        """B/s, of records at places drawn anew."""
+        drawn = self._generator.randint(0, UPLOAD_NBYTES // RECORD_NBYTES, self._n)
+        places = drawn.astype(np.uint32)
+        call = limits.gather, self._source, RECORD_NBYTES, places, self._out
+        return self._out.nbytes / event_seconds(*call)[1]
 
 
 def _upload_bandwidth() -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from IPython.display import HTML, Markdown
 
-from ..bench.memory_samples import HOLDERS, PERCENTILES, READERS, TIERS
+from ..bench.memory_samples import GATHER, HOLDERS, PERCENTILES, READERS, TIERS
 from ..bench.results import Run
 from ..gpu import sizing
 from . import units
@@ -173,6 +173,13 @@ def tiers_verdict(stored: Figures) -> Markdown:
         lines.append(
             f"- {TIERS[name]}: **{_told(stored, name)}**, {share:.0%} of an upload from pinned memory; "
             f"{GOAL_LINK:.0%} is the aim, {aim}."
+        )
+    if GATHER in stored:
+        most, share = stored[GATHER]["value"], stored[GATHER]["value"] / stored[GATHER]["ceiling"]
+        of_it = stored["tier_uniform_bandwidth"]["value"] / most
+        lines.append(
+            f"- A kernel that reads records of that length in host memory, at random, and does nothing else: "
+            f"**{_told(stored, GATHER)}**, {share:.0%} of the upload; the lookup reaches {of_it:.0%} of that."
         )
     share = stored["tier_zipf_share"]["value"]
     aim = "reached" if share >= GOAL_ZIPF else "not reached"

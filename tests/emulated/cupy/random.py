@@ -24,3 +24,8 @@ class RandomState:
         from . import asarray
 
         return asarray(self._host.permutation(n))
+
+    def randint(self, low: int, high: int, size: int) -> Any:
+        from . import asarray
+
+        return asarray(self._host.randint(low, high, size))
