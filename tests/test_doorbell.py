@@ -280,6 +280,15 @@ def is_gone(bell):
     return bell._words[module.GONE] == bell._words[module.STARTED]
 
 
+def close(bell):
+    """And waits for the block's end: it says that it is gone before it looks for a request one last time."""
+    bell.close()
+    deadline = time.monotonic() + 30
+    while not bell._stream.done:
+        assert time.monotonic() < deadline
+        time.sleep(1e-3)
+
+
 def test_the_block_leaves_by_itself_and_is_started_again(cache):
     bell = cache._table.doorbell
     for number in range(3):
@@ -305,7 +314,7 @@ def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
     bell = cache._table.doorbell
     while not cache._table.table.is_idle():
         time.sleep(1e-3)
-    bell.close()
+    close(bell)
     bell._kernel = lambda *_: None  # it ends, and has said nothing
     assert cache.get("a") == b"1" and bell.dead
     before = rung(cache)
@@ -316,7 +325,7 @@ def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
 def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
     cache.set("a", 1)
     bell = cache._table.doorbell
-    bell.close()
+    close(bell)
     bell._kernel = lambda *_: None
     with pytest.raises(DeviceFailed, match="stopped answering"):
         cache.set("a", 2)
@@ -327,7 +336,7 @@ def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
 def test_a_block_that_does_not_answer_is_given_up(cache):
     cache.set("a", 1)
     bell = cache._table.doorbell
-    bell.close()
+    close(bell)
     kernel, stream, bell._stream = bell._kernel, bell._stream, Stuck()
     started = []
     bell._kernel = lambda *launch: started.append(launch)

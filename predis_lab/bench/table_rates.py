@@ -17,7 +17,7 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..gpu import kernels, replay
+from ..gpu import appending, kernels, replay
 from ..gpu.maintenance import rehash
 from ..gpu.memory import device_bytes, on_device
 from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
@@ -370,9 +370,9 @@ def contains(table: DeviceTable, asked: Column) -> Any:
 def insert(table: DeviceTable, asked: Column, written: Column) -> Any:
     """A status per record."""
     status = on_device(len(asked), np.int8)
-    batch = table.begin(asked, written, NOW_MS)
-    table.append(batch, asked, written, NEVER, NOW_MS, status)
-    table.end(batch)
+    batch = appending.begin(table, asked, written, NOW_MS)
+    appending.append(table, batch, asked, written, NEVER, NOW_MS, status)
+    appending.end(table, batch)
     return status
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..columns import Column
 from ..dense import dense_rows
 from ..errors import PinnedMemoryUnavailable
+from . import appending
 from .batch import rows_that_fit, stored_in_part
 from .memory import REFUSALS, device_bytes, on_device
 from .moving import mapped, rebase, uploaded
@@ -141,7 +142,7 @@ class Launched:
         kept, failure = [], None  # pinned, until the device has read them
         with self._stream if small else nullcontext():
             status: Any = (pinned if small else on_device)(n, np.int8)
-            batch = table.begin(keys, values, now_ms)
+            batch = appending.begin(table, keys, values, now_ms)
             try:
                 while row < n:
                     stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
@@ -150,14 +151,14 @@ class Launched:
                     pair = reach(keys[row:stop]), reach(values[row:stop])
                     if small:
                         kept.append(pair)
-                    table.append(batch, *pair, expire_at_ms, now_ms, status)
+                    appending.append(table, batch, *pair, expire_at_ms, now_ms, status)
                     row = stop
             except REFUSALS as error:
                 if not batch.row:
                     raise
                 failure = error
             finally:
-                table.end(batch)
+                appending.end(table, batch)
             if small:  # the seal reads the keys
                 self.health.wait(self._stream, "a write", brief=True)
             return stored_in_part(np.array(status if small else status.get()), batch, failure)

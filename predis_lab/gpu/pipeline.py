@@ -23,6 +23,7 @@ import numpy as np
 
 from ..columns import Column
 from ..errors import DeviceTimeout, InvalidArgument
+from . import appending
 from .answer import Answer
 from .batch import Batch, stored_in_part
 from .health import Turns
@@ -264,14 +265,15 @@ class Pipeline:
         self._records.shape(setting.chunk_nbytes, setting.depth, self.health)
         with self.stream:
             status = on_device(len(keys), np.int8)
-            batch = self.table.begin(keys, values, now_ms)
+            batch = appending.begin(self.table, keys, values, now_ms)
 
         def store() -> None:
             upload = sent.popleft()
             self._await(upload)
             with self.health.lock, self.stream, self._span("kernel", upload.number, self.stream):
                 keys_up, values_up = upload.columns
-                self.table.append(batch, keys_up, values_up, expire_at_ms, now_ms, status)
+                records = keys_up, values_up, expire_at_ms, now_ms
+                appending.append(self.table, batch, *records, status)
             upload.buffer.done.record(self.stream)
 
         failure: Exception | None = None
@@ -317,7 +319,7 @@ class Pipeline:
             yield
         finally:
             with self.stream:
-                self.table.end(batch)
+                appending.end(self.table, batch)
             self._records.record(self.stream)  # a seal finds its keys there
 
     # ---- Both

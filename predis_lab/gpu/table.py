@@ -2,7 +2,7 @@
 
 Columns come in and go out in memory the device reaches (device arrays, or pinned host arrays); moving anything
 else across is the engine's job. Calls are ordered: each waits, on the device, for the one before it, whatever
-stream it was made on.
+stream it was made on. How a batch is stored: `appending`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,20 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ..columns import MAX_VALUE_NBYTES, Column
+from ..columns import Column
 from ..errors import DeviceTimeout
-from ..table import NEVER, Status
+from ..table import NEVER
 from . import kernels, launching, sizing
-from .batch import Batch, record_bound, rows_that_fit
-from .checksums import seal
 from .health import TIMEOUT_S, Health
-from .maintenance import Compactions, buckets_wanted, compact_step, grow
+from .maintenance import Compactions, compact_step
 from .memory import SLACK_NBYTES, Arena, Segment, device_bytes, from_driver, on_device
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
-from .sizing import HARD_LOAD, MIN_INDEX, SLOTS
+from .sizing import MIN_INDEX
 from .tiers import Tiers
 
 MODULES = ("find", "insert", "erase", "maintain")  # that every table launches kernels of
-# A launch over as many rows takes a few microseconds.
-BRIEF_ROWS = 2**14
-# Of the device's capacity, what a batch sets aside at once where records may leave for the host.
-BATCH_SHARE = 1 / 4
 
 
 class DeviceTable:
@@ -42,6 +36,8 @@ class DeviceTable:
     host_capacity:  bytes of pinned memory for what the log has no room for there, taken as they are needed
     checksums:      whether every record carries one, see gpu/checksums.py
     health:         how long to wait for the device, and whose lock to leave meanwhile
+
+    unreported:     rows inserted by launches that nobody has waited for yet
     """
 
     def __init__(
@@ -56,7 +52,7 @@ class DeviceTable:
         prepare([(name, ()) for name in names])
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
-        self._unreported = 0  # rows inserted by launches that nobody has waited for yet
+        self.unreported = 0
         self.arena = Arena(capacity, sizing.segment_nbytes(capacity, host_capacity))
         self.compactions = Compactions()
         self.checksums = checksums
@@ -171,155 +167,6 @@ class DeviceTable:
 
     # ---- Writing
 
-    def begin(self, keys: Column, values: Column, now_ms: int) -> Batch:
-        """Makes room in the log for a batch, which may lie in any memory; `append` then writes it piece by piece."""
-        self.enter()
-        batch = Batch(keys, values)
-        if self.arena.segments and self.arena.segments[-1] is not self.tiers.target:
-            batch.segments.append(self.arena.segments[-1])
-            batch.before.append(0)
-        n, room = len(keys), batch.segments[-1].room if batch.segments else 0
-        while True:
-            batch.rows += rows_that_fit(keys, values, batch.rows, n, room)
-            if batch.rows == n or (batch.rows and self._is_enough(batch)):
-                break
-            record = record_bound(keys, values, batch.rows, batch.rows + 1)
-            segment = self.segment_for(record, now_ms, batch.segments)
-            if segment is None:
-                break
-            batch.segments.append(segment)
-            batch.before.append(batch.rows)
-            room = segment.room
-        batch.begins = [segment.address + segment.used for segment in batch.segments]
-        if len(batch.segments) > 1:
-            edges = zip(batch.begins, batch.segments, strict=True)
-            batch.edges = cupy.array(
-                [e for begin, old in edges for e in (begin, old.end)], np.uint64
-            )
-        return batch
-
-    def append(
-        self,
-        batch: Batch,
-        keys: Column,
-        values: Column,
-        expire_at_ms: int,
-        now_ms: int,
-        status: Any,
-    ) -> None:
-        """Stores the next rows of a batch; where all have one length, nothing is waited for before the batch's `end`.
-
-        status: int8, one per row of the whole batch, filled for these rows. What finds no room is refused, and
-        all that follows it in the batch.
-        """
-        stream = self.enter()
-        expiry = self.noted_expiry(expire_at_ms)
-        n, row = len(keys), 0
-        while row < n:
-            if batch.row == batch.rows and self.tiers.host.capacity:
-                self._begin_again(batch, keys[row:], values[row:], now_ms)
-            asked = row + max(0, min(n - row, batch.rows - batch.row))
-            if asked == row:
-                break
-            stop = row + self._make_index_room(keys[row:asked], now_ms, batch)
-            # The index may have taken from the batch.
-            stop = min(stop, row + batch.rows - batch.row)
-            self._write(batch, keys, values, row, stop, expiry, now_ms, status, stream)
-            row = stop
-            if row < asked and not (batch.row == batch.rows and self.tiers.host.capacity):
-                break
-        if row < n:
-            status[batch.row : batch.row + n - row] = int(Status.NO_SPACE)
-            batch.row += n - row
-            batch.rows = 0
-
-    def _write(
-        self,
-        batch: Batch,
-        keys: Column,
-        values: Column,
-        row: int,
-        stop: int,
-        expiry: int,
-        now_ms: int,
-        status: Any,
-        stream: Any,
-    ) -> None:
-        """Stores rows up to `stop`, for which batch and index have room."""
-        while row < stop:
-            segment = batch.segments[batch.at]
-            fitting = batch.rows_that_fit(stop - row, segment.room)
-            if fitting == 0:
-                batch.at += 1
-                continue
-            piece, bound = keys[row : row + fitting], batch.bound(fitting)
-            if values.offsets is not None or values.width != self.uniform_nbytes:
-                # For whoever looks up before the report is here.
-                longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
-                self.uniform_nbytes = None
-                self.max_value_nbytes = max(self.max_value_nbytes, longest)
-            try:
-                kernels.insert(
-                    piece,
-                    values[row : row + fitting],
-                    self.index,
-                    now_ms,
-                    expiry,
-                    batch.span(),
-                    batch.row,
-                    status,
-                    self.counters,
-                    self.report,
-                    self.work,
-                )
-            except BaseException:
-                self.work.fill(0)  # records may have been counted that will not be published
-                raise
-            # Taken at once, lest anything is written there should the report not come.
-            segment.used += bound
-            batch.only = None if batch.row else piece
-            batch.row += fitting
-            if keys.offsets is None and values.offsets is None:  # exactly what they take
-                self._unreported += fitting
-            else:
-                segment.used += self.read_report(stream, brief=fitting <= BRIEF_ROWS) - bound
-            row += fitting
-
-    def _is_enough(self, batch: Batch) -> bool:
-        """Whether a batch has set aside all that it may at once: the index may have to grow, and older records to leave."""
-        nbytes = sum(segment.nbytes for segment in batch.segments)
-        return self.tiers.host.capacity > 0 and nbytes > BATCH_SHARE * self.arena.capacity
-
-    def _begin_again(self, batch: Batch, keys: Column, values: Column, now_ms: int) -> None:
-        """Makes room for the next rows as for a batch of their own: what has been written may leave the device by then.
-
-        Of equal keys the last wins all the same; it is told UPDATED then, and the earlier one is not told of it.
-        """
-        if self.checksums:
-            seal(self, batch)
-        self._read_reports(self.enter())
-        more = self.begin(keys, values, now_ms)
-        batch.segments, batch.begins, batch.edges, batch.at = (
-            more.segments,
-            more.begins,
-            more.edges,
-            0,
-        )
-        batch.before = [batch.rows + before for before in more.before]
-        batch.rows += more.rows
-
-    def end(self, batch: Batch) -> None:
-        """Seals what the batch wrote, where there are checksums, and gives back what it had reserved and not used.
-
-        Returns when the device has stored the rows; at once where that has been waited for in vain before.
-        """
-        stream = self.enter()
-        if self.checksums:
-            seal(self, batch)
-        while self.arena.segments and not self.arena.segments[-1].used:
-            self.arena.release(self.arena.segments[-1])
-        self._read_reports(stream, brief=batch.row <= BRIEF_ROWS)
-
     def erase(self, keys: Column, now_ms: int, erased: Any) -> None:
         """Removes the keys and fills `erased` (bool, (n,)); returns when the device is done."""
         if len(keys):
@@ -349,26 +196,6 @@ class DeviceTable:
         return expire_at_ms
 
     # ---- Room
-
-    def _make_index_room(self, keys: Column, now_ms: int, batch: Batch) -> int:
-        """Grows the index where the rows ask for it; how many of them, from the first on, may be inserted."""
-        n, used = len(keys), self.entries + self._unreported
-        crowded = buckets_wanted(self, used) > self.slots // SLOTS or self.is_stale
-        if not crowded and used + n <= HARD_LOAD * self.slots:
-            return n
-        if self._unreported:  # as many as there may be, but not as there are
-            self._read_reports(self.enter())
-            return self._make_index_room(keys, now_ms, batch)
-        present = on_device(n, np.bool_)
-        kernels.peek(keys, self.index, now_ms, present)
-        absent = n - int(present.sum())
-        if not crowded and used + absent <= HARD_LOAD * self.slots:
-            return n
-        grow(self, self.entries + absent, now_ms, batch)
-        left = int(HARD_LOAD * self.slots) - self.entries
-        if absent <= left:
-            return n
-        return int((cupy.cumsum(~present) <= left).sum())
 
     @property
     def is_stale(self) -> bool:
@@ -435,9 +262,9 @@ class DeviceTable:
             raise
         return self.take_report()
 
-    def _read_reports(self, stream: Any, *, brief: bool = False) -> None:
+    def read_reports(self, stream: Any, *, brief: bool = False) -> None:
         """Waits for the launches that nobody has waited for; where the device is stuck, whoever calls next does."""
-        if not self._unreported:
+        if not self.unreported:
             return
         if self.health.stuck is None:
             self.read_report(stream, brief=brief)
@@ -446,7 +273,7 @@ class DeviceTable:
 
     def is_idle(self) -> bool:
         """Whether all that was launched is done, and has been reported: who then asks in no stream's order sees the same."""
-        if not self._idle and not self._unread and not self._unreported:
+        if not self._idle and not self._unread and not self.unreported:
             self._idle = self._stream is None or self._stream.done
         return self._idle
 
@@ -457,7 +284,7 @@ class DeviceTable:
 
     def take_report(self) -> int:
         """Takes over the counters that a write has reported; the bytes it used of the log."""
-        self._unread, self._unreported = False, 0
+        self._unread, self.unreported = False, 0
         entries, self.live_nbytes, _, longest, shortest_complement, used = self.report.tolist()
         if entries < self.entries:
             self.erased += self.entries - entries
