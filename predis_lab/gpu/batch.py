@@ -1,4 +1,4 @@
-"""An insert under way, and how much of the log its rows take. Used by `table`, `pipeline` and `engine`."""
+"""An insert under way, and how much of the log its rows take. Used by `appending`, `pipeline`, `launched` and `doorbell`."""
 
 from __future__ import annotations
 

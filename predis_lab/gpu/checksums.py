@@ -1,6 +1,6 @@
 """Checksums of a table's records: given once a batch is published, compared when asked for. See kernels/checksum.cu.
 
-Called by `table` and `engine`, and only where the option is on.
+Called by `appending` and `engine`, and only where the option is on.
 """
 
 from __future__ import annotations
