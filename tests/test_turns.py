@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from predis_lab import turns
+from predis_lab.gpu.health import Health
 from predis_lab.turns import CallLock
 
 
@@ -60,7 +62,7 @@ def test_its_own_thread_may_take_it_again():
         lock.give()
 
 
-def test_who_is_interrupted_while_waiting_leaves_no_trace():
+def test_who_is_interrupted_while_waiting_leaves_no_trace(monkeypatch):
     lock, taken, over = CallLock(), threading.Event(), threading.Event()
 
     def hold():
@@ -76,14 +78,62 @@ def test_who_is_interrupted_while_waiting_leaves_no_trace():
         def acquire(self, *_):
             raise KeyboardInterrupt
 
-    napping, lock._over = lock._over, Interrupt()
-    with pytest.raises(KeyboardInterrupt):
-        lock.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(turns, "_signal", Interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lock.wait()
     assert not lock.waiting
-    lock._over = napping
     waiting = threading.Thread(target=lambda: (lock.wait(), lock.give()))
     waiting.start()
     over.set()
     for thread in (holding, waiting):
         thread.join(60)
     assert lock.take(False) and not lock.waiting
+
+
+def test_whose_turn_is_over_comes_after_those_who_wait(monkeypatch):
+    """And who made a single call lets the first of them know."""
+    monkeypatch.setattr(turns, "TURN_S", 2.0)
+    lock, order, begun = CallLock(), [], threading.Event()
+
+    def call(name, calls):
+        begun.wait(60)
+        for _ in range(calls):
+            with lock:
+                order.append(name)
+
+    others = [threading.Thread(target=call, args=args) for args in (("b", 1), ("c", 1))]
+    for thread in others:
+        thread.start()
+    with lock:
+        begun.set()
+        deadline = time.monotonic() + 60
+        while len(lock.waiting) < 2 and time.monotonic() < deadline:
+            time.sleep(1e-3)
+        lock._begin_turn(threading.get_ident(), 2)
+        lock._since -= 10
+    assert sorted(order) == ["b", "c"]  # before anything else was done here
+    for thread in others:
+        thread.join(60)
+    assert not lock.waiting and lock.take(False)
+
+
+def test_who_leaves_the_lock_for_a_while_wakes_the_first():
+    health, order = Health(60), []
+    lock = health.calls
+
+    def call():
+        with lock:
+            order.append("other")
+
+    other = threading.Thread(target=call)
+    with lock:
+        other.start()
+        deadline = time.monotonic() + 60
+        while not lock.waiting and time.monotonic() < deadline:
+            time.sleep(1e-3)
+        # As if a turn had just begun: it would sleep until that is over.
+        lock._begin_turn(threading.get_ident(), 2)
+        with health.unlocked():
+            other.join(60)
+        assert order == ["other"]

@@ -111,6 +111,8 @@ class Health:
             return
         away, call = self.calls.away, object()
         away.add(call)
+        if self.calls.waiting:
+            self.calls.wake()
         try:
             yield
         finally:
