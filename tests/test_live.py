@@ -228,6 +228,16 @@ def test_sentences_say_who_is_ahead(rates, says):
     )
 
 
+def test_only_a_host_table_has_nothing_to_bring_up_ahead():
+    controls, shown = scenes.SCENES["training"].start, headline.headline([tick(0)] * 9)
+    said = {
+        backend: " ".join(words.seen("training", controls, shown, {"backend": backend}))
+        for backend in ("host", "cuda")
+    }
+    assert "nothing to bring up" in said["host"] and "bring up" not in said["cuda"]
+    assert "bring up" not in " ".join(words.seen("batch", controls, shown, {"backend": "host"}))
+
+
 def test_no_difference_is_claimed_where_the_interval_holds_one():
     wild = [(50.0, 100.0), (200.0, 100.0)] * 15
     shown = headline.headline([tick(i, rates=pair) for i, pair in enumerate(wild)])

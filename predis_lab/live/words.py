@@ -57,7 +57,10 @@ def seen(
     if shown is not None:
         said += _rates(shown) if shown.offered is None else _offered(shown)
         said += _latencies(shown) + _scene_s_own(SCENES[scene], controls, shown)
-    if facts.get("backend") == "host":
+    on_host = facts.get("backend") == "host"
+    if on_host and scene and SCENES[scene].hints:
+        said.append("On the host table there is nothing to bring up ahead.")
+    if on_host:
         said.append(
             "Predis answers from its host table, a Python dict in the caller's process: its numbers are none of a GPU's."
         )
@@ -170,11 +173,8 @@ def _scene_s_own(scene: Scene, controls: Controls, shown: Headline) -> list[str]
     if chunk := shown.number("chunk_nbytes").value:
         text = units.format_quantity(chunk, "B")
         said.append(f"Where such calls are cut, the tuner cuts them into chunks of {text}.")
-    if scene.hints:
-        promoted = shown.number("promoted_rate").value
-        said.append(
-            "On the host table there is nothing to bring up ahead."
-            if promoted is None
-            else f"Ahead of their lookups {units.format_quantity(promoted, 'B/s')} came back from the host to the GPU."
-        )
+    promoted = shown.number("promoted_rate").value
+    if scene.hints and promoted is not None:
+        text = units.format_quantity(promoted, "B/s")
+        said.append(f"Ahead of their lookups {text} came back from the host to the GPU.")
     return said
