@@ -26,9 +26,8 @@ class Call:
 
     def begin(self) -> Table:
         """Returns with the table, locked."""
-        lock = (
-            self._lock
-        )  # taken as by `with`, which would cost a call more here and one at the end
+        # Taken as by `with`, which would cost a call more here and one at the end.
+        lock = self._lock
         if not lock.take(False):
             lock.wait()
         if self.closed:

@@ -20,11 +20,10 @@ import pyarrow as pa
 from ..client import Predis
 from .contestants import backend_of
 from .results import Run
-from .sustained import DISTINCT, VALUE_NBYTES, Batch, fill, refused, sustained, wrong_rows
+from .sustained import VALUE_NBYTES, Batch, fill, refused, rows_of, sustained, wrong_rows
 from .telemetry import NothingReadError, Telemetry, unit_of
 
 WORKLOAD = "busy"
-ON_DEVICE = 10  # batches that each thread has there
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class DeviceBatch:
     @classmethod
     def of(cls, batch: Batch) -> DeviceBatch:
         """Copies it there."""
-        keys, values = (
-            None if side is None else _rows(side) for side in (batch.keys, batch.values)
-        )
-        return cls(keys, values, batch.keys)
+        import cupy
+
+        values = None if batch.values is None else cupy.asarray(rows_of(batch.values))
+        return cls(cupy.asarray(rows_of(batch.keys)), values, batch.keys)
 
     def send(self, cache: Predis) -> Any:
         """Makes the call; of a lookup values and how many there are."""
@@ -57,6 +56,9 @@ class DeviceBatch:
     def wrong(self, answer: Any) -> int:
         """As of Batch; zeros of a key that was not found count twice."""
         return wrong_rows(self.host_keys, answer[0].get())
+
+
+ON_DEVICE: dict[str, Any] = {"distinct": 10, "lay": DeviceBatch.of}  # how `sustained` asks there
 
 
 def measure_busy(
@@ -87,8 +89,7 @@ def measure_busy(
         began = time.perf_counter()
         load = sustained(
             cache, keys, seconds=seconds, threads=threads, batch=batch, windows=windows, seed=seed,
-            distinct=ON_DEVICE if device else DISTINCT,
-            lay=DeviceBatch.of if device else lambda one: one, progress=progress,
+            progress=progress, **(ON_DEVICE if device else {}),
         )  # fmt: skip
         telemetry.look()
         # Batches are prepared before the clock runs: what came first is not the work.
@@ -103,12 +104,3 @@ def measure_busy(
                 run.add_sample(system, WORKLOAD, params, block, metric, value, unit_of(metric))
     failed = load.errors / load.operations
     run.add_sample(system, WORKLOAD, params, 0, "error_rate", failed, "1")
-
-
-def _rows(column: pa.Array) -> Any:
-    """A column of fixed width on the device, uint8 (n, width)."""
-    import cupy
-
-    width = column.type.byte_width
-    data = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :]
-    return cupy.asarray(data[: len(column) * width].reshape(-1, width))

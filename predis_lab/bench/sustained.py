@@ -60,7 +60,7 @@ class Batch:
     def wrong(self, answer: Any) -> int:
         """Answers of a lookup that do not begin with their key; those that are missing have been counted."""
         whole, there = answer.drop_null(), self.keys.filter(answer.is_valid())
-        return wrong_rows(there, _grid(whole.cast(pa.binary(VALUE_NBYTES)), VALUE_NBYTES))
+        return wrong_rows(there, rows_of(whole.cast(pa.binary(VALUE_NBYTES))))
 
 
 def refused(report: Any) -> int:
@@ -70,7 +70,7 @@ def refused(report: Any) -> int:
 
 def wrong_rows(keys: pa.Array, rows: np.ndarray) -> int:
     """Values, uint8 (n, VALUE_NBYTES), that do not begin with their key."""
-    return int((rows[:, :KEY_NBYTES] != _grid(keys, KEY_NBYTES)).any(axis=1).sum())
+    return int((rows[:, :KEY_NBYTES] != rows_of(keys)).any(axis=1).sum())
 
 
 @dataclass
@@ -112,7 +112,7 @@ def fill(cache: Predis, records: int) -> pa.Array:
 def values_of(keys: pa.Array, version: int) -> pa.Array:
     """A value for each key: the key, then the version over and over."""
     grid = np.full((len(keys), VALUE_NBYTES), version % 256, np.uint8)
-    grid[:, :KEY_NBYTES] = _grid(keys, KEY_NBYTES)
+    grid[:, :KEY_NBYTES] = rows_of(keys)
     return pa.Array.from_buffers(
         pa.binary(VALUE_NBYTES), len(keys), [None, pa.py_buffer(grid.reshape(-1))]
     )
@@ -141,15 +141,10 @@ def sustained(
     progress:    called now and then with the share of the time that has gone by since the last time
     """
     logs = [Log() for _ in range(threads)]
-    prepared = [
-        [
-            *map(
-                lay,
-                prepare(keys, batch, find_share, np.random.default_rng((seed, number)), distinct),
-            )
-        ]
-        for number in range(threads)
-    ]
+    prepared = []
+    for number in range(threads):
+        generator = np.random.default_rng((seed, number))
+        prepared.append([*map(lay, prepare(keys, batch, find_share, generator, distinct))])
     for batches in prepared:
         for one in batches[:2]:
             one.send(cache)
@@ -226,7 +221,9 @@ def _sum_up(logs: list[Log], batch: int, began_ns: int, windows: int) -> Load:
     )
 
 
-def _grid(column: pa.Array, width: int) -> np.ndarray:
+def rows_of(column: pa.Array) -> np.ndarray:
+    """A column of one width as uint8 (n, width), over the same memory."""
+    width = column.type.byte_width
     start = column.offset * width
     data = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * width]
     return data.reshape(len(column), width)

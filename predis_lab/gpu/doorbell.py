@@ -237,7 +237,7 @@ class Doorbell:
             self._be_answered(self._send_shortly(LEAVE, b"", 0))
         self._memory_seen = memory
         self._index, self._buckets = index_arguments(table.index)
-        # As `DeviceTable` has it: who finds the index too full has it grown, and that is not done here.
+        # As `appending` has it: who finds the index too full has it grown, and that is not done here.
         self._uncrowded = int(MAX_LOAD * table.slots)
         self._most_entries = int(HARD_LOAD * table.slots)
         segments = table.arena.segments

@@ -57,10 +57,9 @@ def seen(
     if shown is not None:
         said += _rates(shown) if shown.offered is None else _offered(shown)
         said += _latencies(shown) + _scene_s_own(SCENES[scene], controls, shown)
-    on_host = facts.get("backend") == "host"
-    if on_host and scene and SCENES[scene].hints:
-        said.append("On the host table there is nothing to bring up ahead.")
-    if on_host:
+    if facts.get("backend") == "host":
+        if scene and SCENES[scene].hints:
+            said.append("On the host table there is nothing to bring up ahead.")
         said.append(
             "Predis answers from its host table, a Python dict in the caller's process: its numbers are none of a GPU's."
         )
