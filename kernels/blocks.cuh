@@ -37,24 +37,28 @@ __device__ __forceinline__ u64 take_ticket(u32* ticket) {
 }
 
 // Sum over all tiles before this one: single-pass scan with decoupled look-back (Merrill and Garland, 2016).
-// A state carries its value and its kind in one word, so no fence is needed. Called by the whole first warp.
+// A state carries its value, its kind and the launch it is of in one word, so no fence is needed, and nothing has to be zeroed
+// between launches. Called by the whole first warp.
 #define AGGREGATE (1ull << 62)
 #define PREFIX (2ull << 62)
-#define STATE_VALUE (AGGREGATE - 1)
+#define STATE_EPOCH 48  // first bit of the launch's number
+#define STATE_VALUE ((1ull << STATE_EPOCH) - 1)
 
-__device__ __forceinline__ u64 look_back(u64* states, u64 tile, u64 aggregate) {
+// epoch: of this launch, 1 to 2^14 - 1; no state has the same that is of another
+__device__ __forceinline__ u64 look_back(u64* states, u64 tile, u64 aggregate, u64 epoch) {
     u32 lane = threadIdx.x;
     volatile u64* shared_states = states;
+    u64 of_launch = epoch << STATE_EPOCH, prefix = PREFIX | of_launch;
     if (gridDim.x == 1) return 0;
-    if (lane == 0) shared_states[tile] = (tile ? AGGREGATE : PREFIX) | aggregate;
+    if (lane == 0) shared_states[tile] = (tile ? AGGREGATE | of_launch : prefix) | aggregate;
     if (tile == 0) return 0;
     u64 before = 0;
     for (i64 window = (i64)tile - 1;; window -= 32) {
         i64 at = window - lane;
         u64 state;
         do {
-            state = at >= 0 ? shared_states[at] : PREFIX;
-        } while (__any_sync(~0u, state < AGGREGATE));
+            state = at >= 0 ? shared_states[at] : prefix;
+        } while (__any_sync(~0u, ((state ^ of_launch) & (AGGREGATE - 1)) >> STATE_EPOCH));
         u32 prefixes = __ballot_sync(~0u, state >= PREFIX);
         u32 last = prefixes ? __ffs(prefixes) - 1 : 31;
         u64 value = lane <= last ? state & STATE_VALUE : 0;
@@ -63,7 +67,7 @@ __device__ __forceinline__ u64 look_back(u64* states, u64 tile, u64 aggregate) {
         before += value;
         if (prefixes) break;
     }
-    if (lane == 0) shared_states[tile] = PREFIX | (before + aggregate);
+    if (lane == 0) shared_states[tile] = prefix | (before + aggregate);
     return before;
 }
 

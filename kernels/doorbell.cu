@@ -134,14 +134,15 @@ __device__ __forceinline__ void respond(
         Output out = {(u8*)asked.data, asked.capacity, asked.offsets, 0, asked.validity, total};
         u64 begin = 0;
         for (u64 tile = 0; tile * TILE < n; ++tile) {
-            begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, TILE, nullptr, begin);
+            begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, TILE, nullptr, 0, begin);
             __syncthreads();  // the rows have been read
         }
     } else if (verb == DENSE) {
-        for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {
+        u64 warp_rows = n > 16 * WARPS ? 32 : n > 8 * WARPS ? 16 : 8;
+        for (u64 first = threadIdx.x / 32 * warp_rows; first < n; first += WARPS * warp_rows) {
             find_dense_rows(
-                mine, asked.keys.data, asked.keys.stride, i, n, index, buckets, now, asked.capacity, (u8*)asked.data,
-                asked.validity, nullptr);
+                mine, asked.keys.data, asked.keys.stride, first, min(n - first, warp_rows), n, index, buckets, now, asked.capacity,
+                (u8*)asked.data, asked.validity, nullptr);
         }
     } else if (verb == PEEK) {
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {
@@ -153,8 +154,8 @@ __device__ __forceinline__ void respond(
         signed char* status = (signed char*)asked.data;
         for (u64 first = 0; first < n; first += TILE) {
             write_tile(
-                room.writing, asked.keys, asked.values, first + threadIdx.x, n, asked.expiry, asked.log, places, 0, status,
-                counters, room.work);
+                room.writing, asked.keys, asked.values, first, min(n - first, (u64)TILE), asked.expiry, asked.log, places, 0,
+                status, counters, room.work);
             __syncthreads();  // whole records, before any can be seen
         }
         Batch batch = {asked.log, asked.log + asked.room, nullptr, 0};

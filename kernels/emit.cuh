@@ -23,12 +23,16 @@ struct Rows {
     u64 tile_start;
 };
 
-// Notes row r of the tile, null if not present. Called by every thread of the block, for each r of its own.
+// Notes row r of a tile of `count`, null if not present. Called by whole warps, by each thread for each r of its own.
 __device__ __forceinline__ void bring(
-    Rows& rows, const Output& out, u64 first, u64 n, u32 r, const u8* from, u64 nbytes) {
+    Rows& rows, const Output& out, u64 first, u64 n, u32 count, u32 r, const u8* from, u64 nbytes) {
     u32 bits = __ballot_sync(~0u, from != nullptr);
     u64 i = first + r;
-    if (r % 32 == 0 && i < n) out.validity[i / 32] = bits;
+    if (count % 32 == 0) {
+        if (r % 32 == 0 && i < n) out.validity[i / 32] = bits;
+    } else if (r % 8 == 0 && (r < count || first + count >= n) && i < (n + 31) / 32 * 32) {
+        ((u8*)out.validity)[i / 8] = bits >> r % 32;  // a word may be several tiles'; the last one fills it up
+    }
     rows.sources[r] = from;
     rows.lengths[r] = nbytes;
 }
@@ -45,9 +49,10 @@ __device__ __forceinline__ void store_offset(const Output& out, u64 i, u64 offse
 // comes from the tiles before it while their bytes are still being copied, or is `begin` where one block writes all of them in
 // turn. Returns where the next tile begins then.
 //
-// count:  whole warps of rows, or as many for each thread
+// count:   of a tile, a multiple of eight, or as many for each thread
+// epoch:   of this launch, see `look_back`
 __device__ __forceinline__ u64 emit(
-    Rows& rows, const Output& out, u64* states, u64 tile, u64 n, u32 count, u64 begin = 0) {
+    Rows& rows, const Output& out, u64* states, u64 epoch, u64 tile, u64 n, u32 count, u64 begin = 0) {
     u32 t = threadIdx.x, own_rows = count < TILE ? t < count : count / TILE;
     u64 first = tile * count;
     __syncthreads();
@@ -56,7 +61,7 @@ __device__ __forceinline__ u64 emit(
     for (u32 k = 0; k < own_rows; ++k) own += rows.lengths[t * own_rows + k];
     u64 before = block_scan(own, tile_nbytes);
     if (t < 32) {
-        u64 start = look_back(states, tile, tile_nbytes);
+        u64 start = look_back(states, tile, tile_nbytes, epoch);
         if (t == 0) rows.tile_start = begin + start;
     }
     for (u32 k = 0; k < own_rows; ++k) {

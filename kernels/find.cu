@@ -15,14 +15,15 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) find(
     u8* values, u64 capacity, void* value_offsets, u64 wide, u32* validity, u64* total,
     u64 tile_rows,  // as of `emit`
     u64* ticket,    // a zero word
-    u64* states) {  // zeroed, one per tile; unused where there is only one
+    u64* states,    // one per tile, of earlier launches or zero; unused where there is only one
+    u64 epoch) {    // of this launch, as of `look_back`
     __shared__ Rows rows;
     __shared__ Lookups lookups[WARPS];
     Output out = {values, capacity, value_offsets, wide, validity, total};
     u64 tile = take_ticket((u32*)ticket);
     find_tile(
         lookups[threadIdx.x / 32], rows, {key_data, key_offsets, key_stride}, n, index, buckets, now, out, tile,
-        tile_rows, states);
+        tile_rows, states, epoch);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
@@ -31,17 +32,20 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     u64 width,            // bytes of every value, a multiple of 16; a value of another length counts as missing
     u8* values,           // n * width, aligned; zero where a key is missing
     void* value_offsets,  // n + 1 multiples of width; or null
-    u64 wide, u32* validity, u8* present) {  // a bit, and a byte, per key: 1 or 0; or null
+    u64 wide, u32* validity, u8* present,  // a bit, and a byte, per key: 1 or 0; or null
+    u64 tile_rows) {                       // of a block, a multiple of eight for each warp, 32 at most
     __shared__ Probes probes[WARPS];
-    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
-    if (i - threadIdx.x % 32 >= n) return;
+    u32 lane = threadIdx.x % 32;
+    u64 warp_rows = tile_rows / WARPS, first = blockIdx.x * tile_rows + threadIdx.x / 32 * warp_rows, i = first + lane;
+    if (first >= n) return;
+    u32 rows = min(n - first, warp_rows);
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
     if (value_offsets) {
-        if (i < n) store_offset(out, i, i * width);
-        if (i == n - 1) store_offset(out, n, n * width);
+        if (lane < rows) store_offset(out, i, i * width);
+        if (lane < rows && i == n - 1) store_offset(out, n, n * width);
     }
     find_dense_rows(
-        probes[threadIdx.x / 32], key_data, key_stride, i, n, index, buckets, now, width, values, validity, present);
+        probes[threadIdx.x / 32], key_data, key_stride, first, rows, n, index, buckets, now, width, values, validity, present);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(

@@ -1,7 +1,7 @@
 // Insert: append whole records to the log, in one launch, then publish each by one compare-and-swap, in another.
 //
 // write_dense  keys and values of one length each, multiples of 16: record i lies at log + i * record length, and a warp
-//              writes its 32 records as one stretch of memory.
+//              writes its records, 32 at most, as one stretch of memory.
 // write        everything else: a tile of records takes its place at the log's tail with one atomic addition.
 // publish      looks each key up and puts its record's address into the slot.
 //
@@ -20,17 +20,17 @@
 
 extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) write_dense(
     const uint4* keys, u64 key_stride, const uint4* values, u64 value_stride, u64 n,  // multiples of 16, aligned
-    u64 expiry, uint4* log, u64 first_row, signed char* status, u64* counters, u64* work) {  // as for write
+    u64 expiry, uint4* log, u64 first_row, signed char* status, u64* counters, u64* work, u64 tile_rows) {  // as for write
     u32 lane = threadIdx.x % 32, key_pieces = key_stride / 16, head = 1 + key_pieces, value_pieces = value_stride / 16;
     u32 pieces = head + value_pieces;
-    u64 i = (u64)blockIdx.x * TILE + threadIdx.x, first = i - lane;
-    if (i == 0) {
+    u64 warp_rows = tile_rows / WARPS, first = blockIdx.x * tile_rows + threadIdx.x / 32 * warp_rows;
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
         note_length(counters, value_stride);
         atomicAdd(work, n * 16 * pieces);
     }
     if (first >= n) return;
-    if (i < n) status[first_row + i] = STORED;
-    u32 rows = min(n - first, 32ull);
+    u32 rows = min(n - first, warp_rows);
+    if (lane < rows) status[first_row + first + lane] = STORED;
     keys += first * key_pieces, values += first * value_pieces, log += first * pieces + lane;
     for (Walk walk(pieces); walk.row < rows; walk.next(), log += 32) {
         if (walk.piece >= head) {
@@ -50,11 +50,13 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) write(
     u64* places,                         // per row: where its record lies
     u64 first_row, signed char* status,  // of these rows in the batch; per row of the whole batch
     u64* counters,
-    u64* work) {                         // two zero words: bytes used of the log, for `publish` to report
+    u64* work,                           // two zero words: bytes used of the log, for `publish` to report
+    u64 tile_rows) {                     // of a block, TILE at most, as many for each warp
     __shared__ Writing room;
+    u64 first = blockIdx.x * tile_rows;
     write_tile(
         room, {key_data, key_offsets, key_stride}, {value_data, value_offsets, value_stride},
-        (u64)blockIdx.x * TILE + threadIdx.x, n, expiry, log, places, first_row, status, counters, work);
+        first, min(n - first, tile_rows), expiry, log, places, first_row, status, counters, work);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, INSERT_BLOCKS) publish(

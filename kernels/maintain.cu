@@ -12,13 +12,13 @@
 extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
     const u64* slots, u64 n, u64 now,
     u8* keys, u64 capacity, void* key_offsets, u64 wide, u32* validity, u64* total,
-    u64 tile_rows, u64* ticket, u64* states) {  // as for find
+    u64 tile_rows, u64* ticket, u64* states, u64 epoch) {  // as for find
     __shared__ Rows rows;
     Output out = {keys, capacity, key_offsets, wide, validity, total};
     u64 tile = take_ticket((u32*)ticket), first = tile * tile_rows;
-    for (u32 r = threadIdx.x; r < tile_rows; r += TILE) {
+    for (u32 r = threadIdx.x; r - threadIdx.x % 32 < tile_rows; r += TILE) {  // whole warps
         const u8* from = nullptr;
-        u64 nbytes = 0, slot = first + r < n ? __ldcg(slots + first + r) : EMPTY;
+        u64 nbytes = 0, slot = r < tile_rows && first + r < n ? __ldcg(slots + first + r) : EMPTY;
         if (is_record(slot)) {
             Header header = load_header(record_of(slot));
             if (alive(header, now)) {
@@ -26,9 +26,9 @@ extern "C" __global__ void __launch_bounds__(TILE) scan_keys(
                 nbytes = header.key_nbytes;
             }
         }
-        bring(rows, out, first, n, r, from, nbytes);
+        bring(rows, out, first, n, tile_rows, r, from, nbytes);
     }
-    emit(rows, out, states, tile, n, tile_rows);
+    emit(rows, out, states, epoch, tile, n, tile_rows);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE) count_alive(const u64* slots, u64 n, u64 now, u64* count) {

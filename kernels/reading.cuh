@@ -2,15 +2,15 @@
 #include "emit.cuh"
 #include "records.cuh"
 
-// Looks up tile `tile` of n keys and packs their values; `count`, `begin` and what it returns as of `emit`.
+// Looks up tile `tile` of n keys and packs their values; `count`, `epoch`, `begin` and what it returns as of `emit`.
 __device__ __forceinline__ u64 find_tile(
     Lookups& lookups, Rows& rows, const Column& keys, u64 n, u64* index, u64 buckets, u64 now, const Output& out,
-    u64 tile, u32 count, u64* states, u64 begin = 0) {
+    u64 tile, u32 count, u64* states, u64 epoch, u64 begin = 0) {
     u64 first = tile * count;
-    for (u32 r = threadIdx.x; r < count; r += TILE) {
+    for (u32 r = threadIdx.x; r - threadIdx.x % 32 < count; r += TILE) {  // whole warps
         const u8* from = nullptr;
         u64 nbytes = 0;
-        bool wanted = first + r < n;
+        bool wanted = r < count && first + r < n;
         Key key = wanted ? load_key(keys, first + r) : Key{};
         u8* record;
         Header header;
@@ -18,9 +18,9 @@ __device__ __forceinline__ u64 find_tile(
             from = record + HEADER + key.nbytes;
             nbytes = header.value_nbytes;
         }
-        bring(rows, out, first, n, r, from, nbytes);
+        bring(rows, out, first, n, count, r, from, nbytes);
     }
-    return emit(rows, out, states, tile, n, count, begin);
+    return emit(rows, out, states, epoch, tile, n, count, begin);
 }
 
 // Whether key i is there, and when it expires, each where it is asked for. The whole warp calls.
@@ -36,28 +36,36 @@ __device__ __forceinline__ void peek_row(
     if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
 }
 
-// Looks up 32 keys of `key_stride` bytes, row i by this lane, and writes their values of `width` bytes to their places, zeros
-// where there is none. A record is visited once: header, key and value are read side by side, and the value is written out
-// while the key is being compared. Where that turns out to be another key (one in some ten thousand), the row is done again.
-// Which keys are there is told by bits, by bytes, or both, as they are asked for. The whole warp calls, with a row to do.
+// A bit for each of a warp's rows, of n, the first of which is a multiple of eight: by bytes, for a word may be several warps',
+// and the last one fills it up.
+__device__ __forceinline__ void store_bits(u32* bits, u64 first, u32 rows, u64 n, u32 word) {
+    u64 i = first + 8 * (threadIdx.x % 32), end = first + rows < n ? first + rows : (n + 31) / 32 * 32;
+    if (i < end) ((u8*)bits)[i / 8] = word >> (i - first);
+}
+
+// Looks up `rows` keys, 32 at most, of n keys of `key_stride` bytes, from row `first` on, a multiple of eight, each by one lane,
+// and writes their values of `width` bytes to their places, zeros where there is none. A record is visited once: header, key and
+// value are read side by side, and the value is written out while the key is being compared. Where that turns out to be another
+// key (one in some ten thousand), the row is done again. Which keys are there is told by bits, by bytes, or both, as they are
+// asked for. The whole warp calls.
 __device__ __forceinline__ void find_dense_rows(
-    Probes& mine, const u8* key_data, u64 key_stride, u64 i, u64 n, u64* index, u64 buckets, u64 now, u64 width, u8* values,
-    u32* validity, u8* present) {
+    Probes& mine, const u8* key_data, u64 key_stride, u64 first, u32 rows, u64 n, u64* index, u64 buckets, u64 now, u64 width,
+    u8* values, u32* validity, u8* present) {
     u32 lane = threadIdx.x % 32;
-    u64 first = i - lane;
+    u64 i = first + lane;
     {
-        Key key = i < n ? load_key({key_data, nullptr, key_stride}, i) : Key{};
-        probe(mine, nullptr, hash(key), i < n, index, buckets);
+        Key key = lane < rows ? load_key({key_data, nullptr, key_stride}, i) : Key{};
+        probe(mine, nullptr, hash(key), lane < rows, index, buckets);
     }
     u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
-    u32 rows = min(n - first, 32ull), wrong = 0;
+    u32 wrong = 0;
     Walk reading(head + value_pieces), writing(head + value_pieces);
     const uint4* keys = (const uint4*)key_data + first * key_pieces;
     uint4* to = (uint4*)values + first * value_pieces;
     if (!__any_sync(ALL, mine.match[lane].seen != 0)) {
         for (u32 p = lane; p < rows * value_pieces; p += 32) __stcs(to + p, uint4{});
-        if (validity && lane == 0) validity[i / 32] = 0;
-        if (present && i < n) present[i] = 0;
+        if (validity) store_bits(validity, first, rows, n, 0);
+        if (present && lane < rows) present[i] = 0;
         return;
     }
     while (writing.row < rows) {
@@ -105,6 +113,6 @@ __device__ __forceinline__ void find_dense_rows(
         }
     }
     u32 all_found = __ballot_sync(ALL, found);
-    if (validity && lane == 0) validity[i / 32] = all_found;
-    if (present && i < n) present[i] = found;
+    if (validity) store_bits(validity, first, rows, n, all_found);
+    if (present && lane < rows) present[i] = found;
 }

@@ -24,16 +24,16 @@ struct Writing {
     u64 start;
 };
 
-// Writes one tile of records to the log; row i by this thread, which need not be one of the n. The whole block calls, of whose
-// rows the first is one.
+// Writes one tile of `count` records to the log, from row `first` on; TILE at most. The whole block calls.
 __device__ __forceinline__ void write_tile(
-    Writing& room, const Column& keys, const Column& values, u64 i, u64 n, u64 expiry, u8* log, u64* places, u64 first_row,
-    signed char* status, u64* counters, u64* work) {
+    Writing& room, const Column& keys, const Column& values, u64 first, u32 count, u64 expiry, u8* log, u64* places,
+    u64 first_row, signed char* status, u64* counters, u64* work) {
     u32 t = threadIdx.x;
+    u64 i = first + t;
     Key key = {};
     const u8* value = nullptr;
     u64 value_nbytes = 0, nbytes = 0;
-    if (i < n) {
+    if (t < count) {
         key = load_key(keys, i);
         value = row(values, i, value_nbytes);
         status[first_row + i] = STORED;
@@ -64,7 +64,7 @@ __device__ __forceinline__ void write_tile(
     room.value_lengths[t] = value_nbytes;
     __syncthreads();
 
-    u32 count = min(n - (i - t), (u64)TILE), lanes = lanes_per_row(tile_nbytes, count);
+    u32 lanes = lanes_per_row(tile_nbytes, count);
     if (__any_sync(ALL, room.key_lengths[t] > OWN_KEY_NBYTES)) {
         // A warp's own rows: other warps need not have any.
         for (u32 r = t & ~31u; r < (t | 31u) + 1; ++r) {

@@ -197,14 +197,9 @@ class ArrowColumn(Column):
         self._rows, self.length = rows, len(rows)
 
     @classmethod
-    def brought(
-        cls, memory: bytes, length: int, data: int, offsets: int | pa.Buffer
-    ) -> ArrowColumn:
-        """Rows in one piece of memory: a bitmap, and where their bytes begin; and where offsets of 32 bits do, or others."""
-        whole = pa.py_buffer(memory)
-        if isinstance(offsets, int):
-            offsets = whole.slice(offsets, 4 * (length + 1))
-        return cls(pa.Array.from_buffers(_BINARY, length, [whole, offsets, whole.slice(data)]))
+    def of_buffers(cls, length: int, buffers: list[pa.Buffer]) -> ArrowColumn:
+        """Rows of bytes: their bitmap, offsets of 32 bits, and data."""
+        return cls(pa.Array.from_buffers(_BINARY, length, buffers))
 
     def __getattr__(self, part: str) -> Any:
         if part not in Column.__slots__:
@@ -296,8 +291,10 @@ def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
         places = np.frombuffer(offsets, dtype, n + 1, start * dtype.itemsize)
         return Column(_bytes_of(data), places, 0, n, validity)
     if number == _FIXED:
-        width = kind.byte_width
-        data = _bytes_of(rows.buffers()[1])[start * width : (start + n) * width]
+        width, buffer = kind.byte_width, rows.buffers()[1]
+        if not n * width:
+            buffer, start = b"", 0
+        data = np.frombuffer(buffer, _BYTE, n * width, start * width)
         return Column(data, None, width, n, validity)
     raise UnsupportedType(f"a column of byte strings is needed, not Arrow {kind}")
 

@@ -410,9 +410,9 @@ def test_an_answer_in_one_piece(rows, apart):
     there = np.array([row is not None for row in rows], np.bool_)
     places = np.cumsum([0, *(len(row or b"") for row in rows)]).astype(np.int32).tobytes()
     bits = np.packbits(there, bitorder="little").tobytes()
-    memory = bits.ljust(16, b"\xff") + places + b"".join(row or b"" for row in rows)
-    where = 16 if apart is None else pa.py_buffer(apart + places)[len(apart) :]
-    column = ArrowColumn.brought(memory, len(rows), 16 + len(places), where)
+    memory = pa.py_buffer(bits.ljust(16, b"\xff") + places + b"".join(row or b"" for row in rows))
+    where = memory[16:] if apart is None else pa.py_buffer(apart + places)[len(apart) :]
+    column = ArrowColumn.of_buffers(len(rows), [memory, where, memory[16 + len(places) :]])
     assert column.to_arrow().equals(array) and len(column) == len(rows)
     column.to_arrow().validate(full=True)
     parts = Column(column.data, column.offsets, column.width, len(column), column.validity)

@@ -53,8 +53,9 @@ def found_packed(table, keys, numbers, words):
     n = len(numbers)
     packed = Packed.empty(n, 4 * words * n, device_bytes)
     work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
-    states = cupy.zeros(kernels.scan_states(n) + 1, np.uint64)
-    kernels.find(keys, table.index, NOW_MS, *packed.arrays, work, states)
+    states = cupy.zeros(n, np.uint64)
+    output = kernels.packed_output(n, *packed.arrays, work, states, 1)
+    kernels.find(keys, table.index, NOW_MS, output)
     assert packed.total == 4 * words * n
     return packed.data
 

@@ -81,8 +81,7 @@ def test_the_watched_kernels_are_launched_once_a_case(monkeypatch):
 
         return watched
 
-    for name in ("launch", "launch_packing"):
-        monkeypatch.setattr(kernels, name, watch(getattr(kernels, name)))
+    monkeypatch.setattr(kernels, "launch", watch(kernels.launch))
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStart", launched.clear)
     monkeypatch.setattr(cupy.cuda.runtime, "profilerStop", lambda: launched.append("stop"))
     counted.main(["--records", "3000", "--batch", "500"])

@@ -35,7 +35,7 @@ def stage_calls(stage):
     """Where a stage's calls are made from."""
     if stage == "launch":
         return [(kernels, "launch")]
-    return [(module, "copy_async") for module in (staging, pipeline, answer)]
+    return [(module, "copy_async") for module in (staging, pipeline, answer, launched)]
 
 
 @contextmanager

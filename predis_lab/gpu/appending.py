@@ -21,13 +21,11 @@ from .batch import Batch, record_bound, rows_that_fit
 from .checksums import seal
 from .maintenance import buckets_wanted, grow
 from .memory import on_device
-from .sizing import HARD_LOAD, SLOTS
+from .sizing import BRIEF_ROWS, HARD_LOAD, SLOTS
 
 if TYPE_CHECKING:
     from .table import DeviceTable
 
-# A launch over as many rows takes a few microseconds.
-BRIEF_ROWS = 2**14
 # Of the device's capacity, what a batch sets aside at once where records may leave for the host.
 BATCH_SHARE = 1 / 4
 
@@ -123,15 +121,16 @@ def _write(
             kernels.insert(
                 piece,
                 values[row : row + fitting],
-                table.index,
+                table.index_at,
                 now_ms,
                 expiry,
                 batch.span(),
                 batch.row,
                 status,
-                table.counters,
-                table.report,
-                table.work,
+                table.counters_at,
+                table.report_at,
+                table.work_at,
+                places=table.places_at if fitting <= BRIEF_ROWS else None,
             )
         except BaseException:
             table.work.fill(0)  # records may have been counted that will not be published
@@ -197,7 +196,7 @@ def _make_index_room(table: DeviceTable, keys: Column, now_ms: int, batch: Batch
         table.read_reports(table.enter())
         return _make_index_room(table, keys, now_ms, batch)
     present = on_device(n, np.bool_)
-    kernels.peek(keys, table.index, now_ms, present)
+    kernels.peek(keys, table.index_at, now_ms, present)
     absent = n - int(present.sum())
     if not crowded and used + absent <= HARD_LOAD * table.slots:
         return n

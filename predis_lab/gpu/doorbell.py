@@ -127,26 +127,27 @@ class Doorbell:
         """The values of some keys, in memory of their own."""
         n, width, to = keys.length, self.table.uniform_nbytes, self._to
         self._begin(n, keys.nbytes)
+        sent, end = self._put(keys, _SENT)
         if width and width % kernels.PIECE_NBYTES == 0 and kernels.is_in_pieces(keys):
             values, total = padded(-(-n // 8)), n * width
             if total > NBYTES - values:
                 raise NotServedError
-            sent, end = self._put(keys, _SENT)
             self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (to + values, 0, to)))
             if width != self._width:
-                places = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
-                self._width, self._offsets = width, pa.py_buffer(places)
-            offsets: Any = self._offsets
+                of_width = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
+                self._width, self._offsets = width, pa.py_buffer(of_width)
+            places: Any = self._offsets
         else:
-            offsets, values = padded(-(-n // 8)), _values_at(n)
+            places, offsets, values = None, padded(-(-n // 8)), _values_at(n)
             answer, room = (to + values, to + offsets, to), NBYTES - values
-            sent, end = self._put(keys, _SENT)
             self._be_answered(self._send(FIND, n, end, sent, now_ms, room, answer))
             total = self._words[TOTAL]
             if total > room:
                 raise NotServedError
-        memory = self._view[_BROUGHT : _BROUGHT + values + total].tobytes()
-        return ArrowColumn.brought(memory, n, values, offsets)
+        memory = pa.py_buffer(self._view[_BROUGHT : _BROUGHT + values + total].tobytes())
+        if places is None:
+            places = memory.slice(offsets, 4 * (n + 1))
+        return ArrowColumn.of_buffers(n, [memory, places, memory.slice(values)])
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
@@ -184,8 +185,8 @@ class Doorbell:
         tail = self._take(n, bound)
         sent, begin = self._put(keys, _SENT)
         stored, end = self._put(values, begin)
-        answer = self._to, 0, 0
-        number = self._send(INSERT, n, end, sent, now_ms, 0, answer, stored, expiry, tail, bound)
+        records = (self._to, 0, 0), stored, expiry, tail, bound
+        number = self._send(INSERT, n, end, sent, now_ms, 0, *records)
         self._segment.used += self._settle(number) - bound
         return self._brought(n, _INT8)
 

@@ -129,9 +129,9 @@ class DeviceEngine:
         if longest <= self.tuner.tuning.small_nbytes:
             with self._guard:
                 self._check(keys, now_ms)
-                packed = self._launched.find(keys, now_ms, longest)
-            if packed is not None:  # an Arrow array would take longer to make than the lookup
-                return packed.data[: packed.total].tobytes() if packed.arrays[2][0] else None
+                call = self._launched.find(keys, now_ms, longest)
+            if call is not None:  # an Arrow array would take longer to make than the lookup
+                return call.value()
         return self.find(keys, now_ms).to_arrow()[0].as_py()
 
     def find(self, keys: Column, now_ms: int) -> Column:
@@ -150,9 +150,9 @@ class DeviceEngine:
                 else:
                     return self._timed(answer, arm, up + guess, began)
             if arm.way is LAUNCH:
-                packed = self._launched.find(keys, now_ms, guess)
-                if packed is not None:
-                    return self._timed(packed.column, arm, up + guess, began)
+                call = self._launched.find(keys, now_ms, guess)
+                if call is not None:
+                    return self._timed(call.column(), arm, up + guess, began)
                 began = 0.0
             answer = self.pipeline.find(keys, now_ms, arm.setting)
             return self._timed(answer, arm, up + guess, began)

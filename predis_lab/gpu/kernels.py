@@ -15,13 +15,13 @@ from ..columns import Column
 from ..errors import UnsupportedType
 from ..table import RECORD_HEADER_NBYTES
 from .launching import (
+    BITS,
     address,
     column_arguments,
     index_arguments,
     launch,
-    launch_packing,
     packing,
-    scan_states,
+    tile_rows,
 )
 from .memory import on_device
 from .packed import padded
@@ -37,31 +37,29 @@ MAX_DENSE_KEY_NBYTES = (
 )
 REPORT_WORDS = COUNTERS + 1  # and what a launch used of its piece of the log
 WORK_WORDS = 2  # zero before a launch, and again after it
+LAST_EPOCH = 2**14 - 1  # see `look_back` in kernels/blocks.cuh
 
 
-def find(
-    keys: Column,
-    index: Any,
-    now_ms: int,
-    values: Any,
-    offsets: Any,
-    validity: Any,
-    total: Any,
-    work: Any,
-    states: Any,
-) -> None:
-    """Values of n keys, packed.
+# What a launch that packs rows writes, as `packed_output` has checked it: addresses of the values and of their offsets, how many
+# bytes there are for the former, whether the latter have 64 bits, addresses of the bits and of the total; then rows per block,
+# addresses of the ticket and of the states, and the launch's epoch.
+Output = tuple[int, int, int, int, int, int, int, int, int, int]
 
-    index: uint64 (buckets * 8,). values: uint8 (capacity,). offsets: int32 or int64 (n + 1,).
-    validity: uint32 (ceil(n / 32),). total: uint64 (1,). work: uint64 (WORK_WORDS,), zero before and after.
-    states: uint64 (scan_states(n),), zeroed.
-    """
-    n = len(keys)
-    if n:
-        output = _output(n, values, offsets, validity, total, work, states)
-        launch_packing(
-            "find", "find", n, *column_arguments(keys), n, *index_arguments(index), now_ms, *output
-        )
+
+def find(keys: Column, index: Any, now_ms: int, output: Output) -> None:
+    """Values of n keys, packed. index: uint64 (buckets * 8,)."""
+    n = keys.length
+    launch(
+        "find",
+        "find",
+        n,
+        *column_arguments(keys),
+        n,
+        *index_arguments(index),
+        now_ms,
+        *output,
+        rows=output[6],
+    )
 
 
 def find_dense(
@@ -82,6 +80,7 @@ def find_dense(
     validity: uint32 (ceil(n / 32),). present: uint8 or bool (n,). Each of these three may be None.
     """
     n = len(keys)
+    rows = tile_rows(n, BITS, defines)
     launch(
         "find",
         "find_dense",
@@ -96,6 +95,8 @@ def find_dense(
         int(offsets is not None and offsets.dtype.itemsize == 8),
         0 if validity is None else address(validity, "u4", -(-n // 32)),
         0 if present is None else address(present, "b1 u1", n),
+        rows,
+        rows=rows,
         defines=defines,
     )
 
@@ -146,12 +147,15 @@ def insert(
     report: Any,
     work: Any,
     defines: tuple[str, ...] = (),
+    *,
+    places: Any = None,
 ) -> None:
     """Appends n records to the log, then publishes them.
 
     log: with room for them all. first_row: of these records in their batch. status: int8, one per row of the
     whole batch; written for these rows, and for earlier ones that they supersede. counters: uint64 (COUNTERS,).
-    report: pinned uint64 (REPORT_WORDS,), valid after the stream is synchronised.
+    report: pinned uint64 (REPORT_WORDS,), valid after the stream is synchronised. places: uint64 (n,), used meanwhile;
+    None: memory of the launch's own.
     """
     n = len(keys)
     if len(values) != n:
@@ -164,18 +168,18 @@ def insert(
     earlier = address(log.earlier, "u8", n_earlier) if n_earlier else 0
     span = log.begin, log.end, earlier, n_earlier // 2
     reported = address(report, "u8", REPORT_WORDS)
-    nbytes, places = 0, None
+    nbytes, written, rows = 0, 0, tile_rows(n, 1, defines)
     arguments: tuple[int, ...]
     if is_dense(keys) and is_dense(values, None):
         nbytes = record_nbytes(keys.width, values.width)
         whole = asked[0], keys.width, stored[0], values.width
-        arguments = *whole, n, expire_at_ms, log.tail, *batch, used
-        launch("insert", "write_dense", n, *arguments, defines=defines)
+        arguments = *whole, n, expire_at_ms, log.tail, *batch, used, rows
+        launch("insert", "write_dense", n, *arguments, rows=rows, defines=defines)
     else:
-        places = on_device(n, np.uint64)
-        where = log.tail, address(places, "u8", n)
-        arguments = *asked, *stored, n, expire_at_ms, *where, *batch, used
-        launch("insert", "write", n, *arguments, defines=defines)
+        places = on_device(n, np.uint64) if places is None else places
+        written = address(places, "u8", n)
+        arguments = *asked, *stored, n, expire_at_ms, log.tail, written, *batch, used, rows
+        launch("insert", "write", n, *arguments, rows=rows, defines=defines)
     launch(
         "insert",
         "publish",
@@ -186,7 +190,7 @@ def insert(
         now_ms,
         log.tail,
         nbytes,
-        0 if places is None else address(places, "u8", n),
+        written,
         *span,
         *batch,
         reported,
@@ -233,20 +237,19 @@ def expire(keys: Column, index: Any, now_ms: int, expire_at_ms: int, found: Any)
     )
 
 
-def scan_keys(
-    slots: Any,
-    now_ms: int,
-    keys: Any,
-    offsets: Any,
-    validity: Any,
-    total: Any,
-    work: Any,
-    states: Any,
-) -> None:
-    """The keys that n slots (uint64) hold as a column of n rows, null where a slot holds none."""
+def scan_keys(slots: Any, now_ms: int, output: Output) -> None:
+    """The keys that n slots (uint64) hold as a packed column of n rows, null where a slot holds none."""
     n = len(slots)
-    output = _output(n, keys, offsets, validity, total, work, states)
-    launch_packing("maintain", "scan_keys", n, address(slots, "u8", n), n, now_ms, *output)
+    launch(
+        "maintain",
+        "scan_keys",
+        n,
+        address(slots, "u8", n),
+        n,
+        now_ms,
+        *output,
+        rows=output[6],
+    )
 
 
 def count_alive(slots: Any, now_ms: int, count: Any) -> None:
@@ -335,7 +338,7 @@ def relocate(
 def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:
     """Whether rows are whole aligned pieces of 16 bytes, `longest` bytes at most: what the dense kernels take."""
     return is_in_pieces(column, longest) and (
-        column.width == 0 or address(column.data, "u1", 0) % PIECE_NBYTES == 0
+        column.width == 0 or column_arguments(column)[0] % PIECE_NBYTES == 0
     )
 
 
@@ -362,20 +365,27 @@ def _aligned(where: int, width: int) -> int:
     return where
 
 
-def _output(
-    n: int, data: Any, offsets: Any, validity: Any, total: Any, work: Any, states: Any
-) -> tuple[int, ...]:
-    needed = scan_states(n)
+def packed_output(
+    n: int, values: Any, offsets: Any, validity: Any, total: Any, work: Any, states: Any, epoch: int
+) -> Output:
+    """What `find` and `scan_keys` write of n rows.
+
+    values: uint8 (capacity,). offsets: int32 or int64 (n + 1,). validity: uint32 (ceil(n / 32),). total: uint64 (1,).
+    work: uint64 (WORK_WORDS,), zero before and after. states: uint64, a word per block (`packing`) where there are several;
+    zero, or as launches of other epochs left them. epoch: of this launch, 1 to LAST_EPOCH.
+    """
+    rows, blocks = packing(n)
     return (
-        address(data, "u1", 0),
-        data.size,
+        address(values, "u1", 0),
+        values.size,
         address(offsets, "i4 i8", n + 1),
         int(offsets.dtype.itemsize == 8),
         address(validity, "u4", -(-n // 32)),
         address(total, "u8", 1),
-        packing(n)[0],
+        rows,
         address(work, "u8", WORK_WORDS),
-        address(states, "u8", needed) if needed else 0,
+        address(states, "u8", blocks) if blocks > 1 else 0,
+        epoch,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
@@ -11,14 +12,16 @@ import numpy as np
 
 from ..columns import Column
 from ..dense import dense_rows
-from ..errors import PinnedMemoryUnavailable
+from ..errors import DeviceTimeout, PinnedMemoryUnavailable
 from . import appending
-from .batch import rows_that_fit, stored_in_part
+from .batch import Batch, rows_that_fit, stored_in_part
+from .mapped import Block, Lookup, MappedColumn
 from .memory import REFUSALS, device_bytes, on_device
-from .moving import mapped, rebase, uploaded
+from .moving import rebase, uploaded
 from .packed import INT32_MAX, Packed
 from .pinned import pinned
 from .pipeline import Pipeline
+from .staging import copy_async
 from .table import DeviceTable
 
 CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
@@ -34,7 +37,8 @@ class Launched:
         self.table, self.pipeline, self.health = table, pipeline, table.health
         self._stream = pipeline.stream
         self._read_last: Column | None = None
-        self._borrowed: list[tuple[Any, Any]] = []
+        self._borrowed: deque[tuple[Any, Any]] = deque()
+        self._events: list[Any] = []  # that have happened
 
     def guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
@@ -45,17 +49,21 @@ class Launched:
             min(most, max(2**26, 2 * n * table.live_nbytes / max(table.entries, 1)), INT32_MAX)
         )
 
-    def find(self, keys: Column, now_ms: int, guess: int) -> Packed | None:
-        """The values of host keys, in mapped memory; None where it is no small call after all."""
+    def find(self, keys: Column, now_ms: int, guess: int) -> Lookup | None:
+        """The values of host keys, answered; None where it is no small call after all."""
         try:
             with self._stream:
-                asked = mapped(keys)
-                packed = self.table.find(asked, now_ms, new=_pinned_bytes, capacity=guess)
-            self.health.wait(self._stream, "a lookup", brief=True)
+                call = self.table.look_up(keys, guess, now_ms)
         except PinnedMemoryUnavailable:
             return None
-        self._has_read(asked, now_ms, self._stream)
-        return packed if packed.total <= len(packed.data) else None
+        call.prepare()
+        try:
+            self.health.wait(self._stream, "a lookup", brief=True)
+        except DeviceTimeout:
+            self.health.kept.append(call)  # which it may still use
+            raise
+        self._has_read(call.keys, now_ms, self._stream)
+        return call if call.total <= call.capacity else None
 
     def find_on_device(self, keys: Column, now_ms: int) -> Packed:
         """The values on the device, of keys in any memory."""
@@ -91,7 +99,7 @@ class Launched:
         small = not keys.on_device and keys.nbytes <= NEAR_NBYTES
         if small and not self.table.tiers.host.capacity:
             with suppress(PinnedMemoryUnavailable):
-                return mapped(keys)
+                return Block.of(keys)[0]
         return self.on_device(keys)
 
     def _borrow(self, keys: Column) -> None:
@@ -100,8 +108,12 @@ class Launched:
             self._keep(keys, cupy.cuda.get_current_stream())
 
     def _keep(self, memory: Any, stream: Any) -> None:
-        self._borrowed = [(read, kept) for read, kept in self._borrowed if not read.done]
-        self._borrowed.append((stream.record(cupy.cuda.Event(disable_timing=True)), memory))
+        borrowed, events = self._borrowed, self._events
+        while borrowed and borrowed[0][0].done:
+            events.append(borrowed.popleft()[0])
+        read = events.pop() if events else cupy.cuda.Event(disable_timing=True)
+        read.record(stream)
+        borrowed.append((read, memory))
 
     def _has_read(self, keys: Column, now_ms: int, stream: AbstractContextManager) -> None:
         """Tells the tiers what was looked up, once the answer is there: nobody waits for what they do with it."""
@@ -117,11 +129,15 @@ class Launched:
             for row in range(0, n, CHUNK_ROWS):
                 fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
             return answers.get()
-        asked, answers = mapped(keys), pinned(n, dtype)  # both are kept until the device is done
-        with self._stream:
-            if n:
-                fill(asked, answers)
-        self.health.wait(self._stream, "a lookup", brief=True)
+        (asked,), answers = Block.of(keys), pinned(n, dtype)
+        try:
+            with self._stream:
+                if n:
+                    fill(asked, answers)
+            self.health.wait(self._stream, "a lookup", brief=True)
+        except DeviceTimeout:
+            self.health.kept += asked, answers  # which it may still use
+            raise
         return np.array(answers)
 
     def scan(self, first: int, n: int, now_ms: int) -> Column:
@@ -137,31 +153,70 @@ class Launched:
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record. Host columns are mapped, unless either is on the device: then both go there."""
-        small = not keys.on_device and not values.on_device
-        n, row, table = len(keys), 0, self.table
-        kept, failure = [], None  # pinned, until the device has read them
-        with self._stream if small else nullcontext():
-            status: Any = (pinned if small else on_device)(n, np.int8)
-            batch = appending.begin(table, keys, values, now_ms)
-            try:
-                while row < n:
-                    stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
-                    stop = min(stop, row + CHUNK_ROWS)
-                    reach = mapped if small else self.on_device
-                    pair = reach(keys[row:stop]), reach(values[row:stop])
-                    if small:
-                        kept.append(pair)
-                    appending.append(table, batch, *pair, expire_at_ms, now_ms, status)
-                    row = stop
-            except REFUSALS as error:
-                if not batch.row:
-                    raise
-                failure = error
-            finally:
-                appending.end(table, batch)
-            if small:  # the seal reads the keys
-                self.health.wait(self._stream, "a write", brief=True)
-            return stored_in_part(np.array(status if small else status.get()), batch, failure)
+        if keys.on_device or values.on_device:
+            status = on_device(len(keys), np.int8)
+            records = keys, values, expire_at_ms, now_ms, status
+            batch, failure = self._append(*records, lambda *pair: [*map(self.on_device, pair)])
+            return stored_in_part(status.get(), batch, failure)
+        status, used = pinned(len(keys), np.int8), []
+
+        def reach(*columns: Column) -> list[MappedColumn]:
+            copies = Block.of(*columns)
+            used.extend((*copies, self._sent(copies)))
+            return copies
+
+        try:
+            with self._stream:
+                batch, failure = self._append(keys, values, expire_at_ms, now_ms, status, reach)
+            self.health.wait(self._stream, "a write", brief=True)  # a seal reads the keys
+        except DeviceTimeout:
+            self.health.kept += *used, status  # which it may still use
+            raise
+        return stored_in_part(np.array(status), batch, failure)
+
+    def _append(
+        self,
+        keys: Column,
+        values: Column,
+        expire_at_ms: int,
+        now_ms: int,
+        status: Any,
+        reach: Callable[..., list[Any]],
+    ) -> tuple[Batch, Exception | None]:
+        """Stores a batch on the current stream; what was refused on the way, where some had been stored.
+
+        reach: columns where kernels reach them
+        """
+        table, n, row, failure = self.table, len(keys), 0, None
+        batch = appending.begin(table, keys, values, now_ms)
+        try:
+            while row < n:
+                stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
+                stop = min(stop, row + CHUNK_ROWS)
+                pair = reach(keys[row:stop], values[row:stop])
+                appending.append(table, batch, *pair, expire_at_ms, now_ms, status)
+                row = stop
+        except REFUSALS as error:
+            if not batch.row:
+                raise
+            failure = error
+        finally:
+            appending.end(table, batch)
+        return batch, failure
+
+    def _sent(self, columns: list[MappedColumn]) -> Any:
+        """A copy on the device of many bytes, which kernels then read there: across the link they would take thrice as long."""
+        block = columns[0].block
+        if block.used <= NEAR_NBYTES:
+            return None
+        try:
+            memory = cupy.cuda.alloc(block.used)
+        except REFUSALS:
+            return None
+        copy_async(memory.ptr, block.at, block.used, self._stream)
+        for column in columns:
+            column.also_at(memory.ptr)
+        return memory
 
     def on_device(self, column: Column) -> Column:
         """The column on the device, copied on the current stream."""
@@ -179,7 +234,3 @@ class Launched:
         copy, start = uploaded(column, upload)
         rebase(copy, start)
         return copy
-
-
-def _pinned_bytes(nbytes: int) -> Any:
-    return pinned(nbytes, np.uint8)

@@ -77,9 +77,7 @@ class Segment:
 
     @property
     def address(self) -> int:
-        return (
-            self.array.ctypes.data if isinstance(self.array, PinnedArray) else self.array.data.ptr
-        )
+        return self.array.ptr if isinstance(self.array, PinnedArray) else self.array.data.ptr
 
     @property
     def nbytes(self) -> int:

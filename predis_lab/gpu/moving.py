@@ -9,7 +9,6 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from .pinned import pinned
 
 
 def uploaded(
@@ -31,18 +30,6 @@ def rebase(column: Column, start: int) -> None:
     if column.offsets is not None and start:
         offsets = column.offsets
         offsets -= start
-
-
-def mapped(column: Column) -> Column:
-    """A copy of a host column in pinned memory, which kernels reach."""
-    start, stop = column.span
-    copy = pinned(stop - start, np.uint8)
-    copy[:] = column.data[start:stop]
-    if column.offsets is None:
-        return Column(copy, None, column.width, len(column))
-    offsets = pinned(len(column) + 1, column.offsets.dtype)
-    np.subtract(column.offsets, start, out=offsets)
-    return Column(copy, offsets, 0, len(column))
 
 
 def on_host(column: Column) -> Column:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Packed:
     full:   whether the rows fill `data`, which head then does not say
     count:  uint64 (1,), pinned: where the bytes of all rows together are told instead; None: in head
     """
+
+    BITS_AT: ClassVar[int] = 16  # in the head
 
     head: Any
     data: Any
@@ -55,19 +57,20 @@ class Packed:
     @classmethod
     def head_nbytes(cls, n: int, wide: bool = False) -> int:
         """Bytes of the head of n rows."""
-        return padded(cls._offsets_at(n) + (8 if wide else 4) * (n + 1))
+        return padded(cls.offsets_at(n) + (8 if wide else 4) * (n + 1))
 
-    @staticmethod
-    def _offsets_at(n: int) -> int:
-        return 16 + padded(-(-n // 8))
+    @classmethod
+    def offsets_at(cls, n: int) -> int:
+        """Where in the head the offsets of n rows begin."""
+        return cls.BITS_AT + padded(-(-n // 8))
 
     @cached_property
     def arrays(self) -> tuple[Any, Any, Any, Any]:
         """data, offsets (int32 or int64), validity (uint32), total (uint64, (1,))."""
-        at, dtype = self._offsets_at(self.n), np.int64 if self.wide else np.int32
+        at, dtype = self.offsets_at(self.n), np.int64 if self.wide else np.int32
         offsets = self.head[at : at + np.dtype(dtype).itemsize * (self.n + 1)].view(dtype)
         count = self.head[:8].view(np.uint64) if self.count is None else self.count
-        return self.data, offsets, self.head[16:at].view(np.uint32), count
+        return self.data, offsets, self.head[self.BITS_AT : at].view(np.uint32), count
 
     @property
     def column(self) -> Column:

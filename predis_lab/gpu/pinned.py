@@ -30,6 +30,11 @@ _KEPT_SHARE = 1 / 8
 class PinnedArray(np.ndarray):
     """A NumPy array over pinned host memory: the device reads and writes it at the same address."""
 
+    @property
+    def ptr(self) -> int:
+        """That address."""
+        return self.ctypes.data
+
 
 def pinned(n: int, dtype: Any) -> PinnedArray:
     """An uninitialised pinned array of shape (n,). The memory returns to a pool when the last view is gone.
@@ -37,16 +42,18 @@ def pinned(n: int, dtype: Any) -> PinnedArray:
     raises: PinnedMemoryUnavailable
     """
     dtype = np.dtype(dtype)
-    nbytes = max(1, n * dtype.itemsize)
-    if nbytes < SMALL_NBYTES:
-        try:
-            # Few sizes, lest a pool that never joins blocks grows with every new one.
-            memory: Any = cupy.cuda.alloc_pinned_memory(1 << (nbytes - 1).bit_length())
-        except runtime.CUDARuntimeError as error:
-            raise PinnedMemoryUnavailable(f"no {nbytes:,} bytes to be pinned: {error}") from error
-    else:
-        memory = np.asarray(_Block(pool.take(nbytes)))
-    return np.frombuffer(memory, dtype, n).view(PinnedArray)
+    return np.frombuffer(pinned_memory(n * dtype.itemsize), dtype, n).view(PinnedArray)
+
+
+def pinned_memory(nbytes: int) -> Any:
+    """The same, in bytes: a buffer with its address as `ptr`, which may be longer than asked for."""
+    if nbytes >= SMALL_NBYTES:
+        return np.asarray(_Block(pool.take(nbytes))).view(PinnedArray)
+    try:
+        # Few sizes, lest a pool that never joins blocks grows with every new one.
+        return cupy.cuda.alloc_pinned_memory(1 << max(nbytes - 1, 0).bit_length())
+    except runtime.CUDARuntimeError as error:
+        raise PinnedMemoryUnavailable(f"no {nbytes:,} bytes to be pinned: {error}") from error
 
 
 def host_array(n: int, dtype: Any) -> np.ndarray:

@@ -24,6 +24,8 @@ MIN_INDEX = 2**16  # bytes of an empty table's
 # Few enough bytes that some segments always fit, enough that a batch needs few launches.
 MIN_SEGMENT, MAX_SEGMENT, SEGMENTS = 2**16, 2**30, 64
 
+# A launch over as many rows takes a few microseconds.
+BRIEF_ROWS = 2**14
 # Of a call at the doorbell at most: keys, and bytes that it sends or brings.
 ROWS, NBYTES = 1024, 2**17
 # A call with less traffic than this, both ways together, goes through mapped memory. On an H200 host the pipeline is faster from

@@ -19,7 +19,8 @@ from ..table import NEVER
 from . import kernels, launching, sizing
 from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, compact_step
-from .memory import SLACK_NBYTES, Arena, Segment, device_bytes, from_driver, on_device
+from .mapped import Lookup
+from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
@@ -60,7 +61,13 @@ class DeviceTable:
         self.counters = on_device(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
         self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
-        self._states = on_device(0, np.uint64)
+        self.counters_at = launching.address(self.counters, "u8", kernels.COUNTERS)
+        self.report_at = launching.address(self.report, "u8", kernels.REPORT_WORDS)
+        self.work_at = launching.address(self.work, "u8", kernels.WORK_WORDS)
+        self._places = on_device(sizing.BRIEF_ROWS, np.uint64)
+        self.places_at = launching.address(self._places, "u8", sizing.BRIEF_ROWS)
+        self._states, self._states_at = on_device(0, np.uint64), 0
+        self._epoch = kernels.LAST_EPOCH
         self._stream: Any = None
         self._idle = False  # whether it is known that nothing is under way
         self.launches = 0  # and what else may change what a block at the doorbell sees
@@ -125,11 +132,28 @@ class DeviceTable:
         stream, width = self.enter(), self.uniform_nbytes
         if width is not None and self._is_dense(keys) and len(keys) * width <= capacity:
             packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
-            kernels.find_dense(keys, self.index, now_ms, width, *packed.arrays[:3])
+            kernels.find_dense(keys, self.index_at, now_ms, width, *packed.arrays[:3])
             return packed
         packed = Packed.empty(len(keys), capacity, new, count=count)
-        kernels.find(keys, self.index, now_ms, *packed.arrays, *self._scan(len(keys), stream))
+        kernels.find(keys, self.index_at, now_ms, self._output(packed, stream))
         return packed
+
+    def look_up(self, keys: Column, capacity: int, now_ms: int) -> Lookup:
+        """The same for a few keys in host memory, which go along; `capacity` below 2 GiB. raises: PinnedMemoryUnavailable"""
+        stream, width, n = self.enter(), self.uniform_nbytes, keys.length
+        pieces = width is not None and width % kernels.PIECE_NBYTES == 0 and n * width <= capacity
+        if pieces and kernels.is_in_pieces(keys):
+            call = Lookup(keys, n * width, width)
+            values, _, validity, _ = call.places
+            kernels.find_dense(call.keys, self.index_at, now_ms, width, values, None, validity)
+        else:
+            call = Lookup(keys, capacity, None)
+            values, offsets, validity, total = call.places
+            rows, blocks = launching.packing(n)
+            scan = rows, *self._scan(blocks, stream)
+            output = values, capacity, offsets, 0, validity, total, *scan
+            kernels.find(call.keys, self.index_at, now_ms, output)
+        return call
 
     def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any] | None:
         """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and which keys have one, bool (n,).
@@ -140,9 +164,11 @@ class DeviceTable:
             return None
         self.enter()
         n = len(keys)
-        rows, found = device_bytes(n * width), on_device(n, np.bool_)
-        kernels.find_dense(keys, self.index, now_ms, width, rows, None, None, present=found)
-        return rows.reshape(n, width), found
+        memory = cupy.cuda.alloc(n * (width + 1))
+        at = memory.ptr, memory.ptr + n * width
+        kernels.find_dense(keys, self.index_at, now_ms, width, at[0], None, None, present=at[1])
+        rows = cupy.ndarray((n, width), np.uint8, memory)
+        return rows, cupy.ndarray((n,), np.bool_, memory + n * width)
 
     def _is_dense(self, keys: Column) -> bool:
         width = self.uniform_nbytes
@@ -155,14 +181,14 @@ class DeviceTable:
     def peek(self, keys: Column, now_ms: int, *, present: Any = None, expiry: Any = None) -> None:
         """Fills `present` (bool) and `expiry` (int64), see `Table.expiry`, for each key."""
         self.enter()
-        kernels.peek(keys, self.index, now_ms, present, expiry)
+        kernels.peek(keys, self.index_at, now_ms, present, expiry)
 
     def scan(self, first: int, n: int, now_ms: int, capacity: int) -> Packed:
         """The keys in n slots from slot `first` on, null where a slot holds none; as `find`, in pinned memory."""
         stream = self.enter()
         packed = Packed.empty(n, capacity, lambda nbytes: pinned(nbytes, np.uint8))
         slots = self.index[first : first + n]
-        kernels.scan_keys(slots, now_ms, *packed.arrays, *self._scan(n, stream))
+        kernels.scan_keys(slots, now_ms, self._output(packed, stream))
         return packed
 
     # ---- Writing
@@ -173,12 +199,12 @@ class DeviceTable:
             stream = self.enter()
             kernels.erase(
                 keys,
-                self.index,
+                self.index_at,
                 now_ms,
                 erased,
-                self.counters,
-                self.report,
-                self.work,
+                self.counters_at,
+                self.report_at,
+                self.work_at,
             )
             self.read_report(stream)
 
@@ -186,7 +212,7 @@ class DeviceTable:
         """Sets when the keys expire (NEVER: not at all) and fills `found` (bool, (n,))."""
         self.enter()
         expiry = self.noted_expiry(expire_at_ms)
-        kernels.expire(keys, self.index, now_ms, expiry, found)
+        kernels.expire(keys, self.index_at, now_ms, expiry, found)
 
     def noted_expiry(self, expire_at_ms: int) -> int:
         """A moment or NEVER as records hold it, before any of them does."""
@@ -206,6 +232,7 @@ class DeviceTable:
         """Takes the first nbytes of another piece of memory for the index, and empties them."""
         memory.data.memset_async(0, nbytes)
         self.index = memory[:nbytes].view(np.uint64)
+        self.index_at = launching.index_arguments(self.index)
         self.slots = len(self.index)
         self.epoch += 1
         self.arena.reserved = self.arena.taken(nbytes)
@@ -244,14 +271,22 @@ class DeviceTable:
         self._stream = stream
         return stream
 
-    def _scan(self, n: int, stream: Any) -> tuple[Any, Any]:
-        """What a launch that packs n rows scans with: its ticket, and zeroed states."""
-        needed = launching.scan_states(n)
-        if len(self._states) < needed:
-            self._states = on_device(2 * needed, np.uint64)
-        if needed:
-            self._states.data.memset_async(0, 8 * needed, stream)
-        return self.work, self._states
+    def _output(self, packed: Packed, stream: Any) -> kernels.Output:
+        """What a launch that packs rows writes."""
+        self._scan(launching.packing(packed.n)[1], stream)
+        scan = self.work_at, self._states, self._epoch
+        return kernels.packed_output(packed.n, *packed.arrays, *scan)
+
+    def _scan(self, blocks: int, stream: Any) -> tuple[int, int, int]:
+        """What so many blocks scan with: addresses of ticket and states, and an epoch of which none of these are."""
+        if self._states.size < blocks:
+            self._states, self._epoch = on_device(2 * blocks, np.uint64), kernels.LAST_EPOCH
+            self._states_at = launching.address(self._states, "u8", blocks)
+        if self._epoch == kernels.LAST_EPOCH:
+            self._states.data.memset_async(0, self._states.nbytes, stream)
+            self._epoch = 0
+        self._epoch += 1
+        return self.work_at, self._states_at, self._epoch
 
     def read_report(self, stream: Any, *, brief: bool = False) -> int:
         """Waits for the launch, takes over its counters; the bytes it used of the log."""

@@ -34,7 +34,8 @@ class ndarray:  # noqa: N801 - CuPy's own name
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None):
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._host = memptr.memory.host[:nbytes].view(dtype).reshape(shape)
+        memory = memptr.memory.host[memptr.offset : memptr.offset + nbytes]
+        self._host = memory.view(dtype).reshape(shape)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("implicit conversion to NumPy is not allowed: use get()")
@@ -249,6 +250,7 @@ class RawKernel:
         self._name, self._library, self._staying = name, library, staying
         self._kernel = ctypes.cast(getattr(library, name), ctypes.c_void_p)
         self.kernel = SimpleNamespace(ptr=self._kernel.value)
+        cuda.driver.kernels[self._kernel.value] = self
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
         if not all(type(argument) is int for argument in arguments):

@@ -40,13 +40,31 @@ class MemoryPointer:
     """A place in an allocation."""
 
     def __init__(self, memory: Memory, offset: int):
-        self.memory = memory
+        self.memory, self.offset = memory, offset
         self.ptr = memory.host.ctypes.data + offset
 
+    def __add__(self, nbytes: int) -> MemoryPointer:
+        return MemoryPointer(self.memory, self.offset + nbytes)
 
-def alloc_pinned_memory(nbytes: int) -> memoryview:
-    """Host memory; as CuPy's, it may be larger than asked for."""
-    return np.full(max(nbytes, 512), 0xEF, np.uint8).data
+
+def alloc(nbytes: int) -> MemoryPointer:
+    """Device memory from the pool that CuPy's arrays come from."""
+    return MemoryPointer(Memory(nbytes), 0)
+
+
+class _Pinned(np.ndarray):
+    """Bytes with an address, as CuPy's pointers are."""
+
+    @property
+    def ptr(self) -> int:
+        return self.ctypes.data
+
+
+def alloc_pinned_memory(nbytes: int) -> _Pinned:
+    """Host memory; as CuPy's, it may be larger than asked for, and lies at a multiple of 512."""
+    buffer = np.full(max(nbytes, 512) + _ALIGNMENT, 0xEF, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + max(nbytes, 512)].view(_Pinned)
 
 
 class PinnedMemory:

@@ -1,0 +1,179 @@
+"""A small call's memory: one piece, pinned, which kernels know by addresses and the host by bytes. Called by `launched`.
+
+Making an array of each part would take longer than the lookup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..columns import ArrowColumn, Column
+from .answer import uniform_offsets
+from .packed import Packed, padded
+from .pinned import PinnedArray, pinned_memory
+
+# Of as many bytes NumPy's copies let others have the interpreter; for fewer, waking them would take longer than the copy.
+LONG_NBYTES = 2**17
+
+
+class MappedColumn(Column):
+    """A copy of a host column in pinned memory. What kernels take is known; arrays are made for who asks for them.
+
+    arguments: address of the data, address of the offsets or 0, and stride, as `Column` in kernels/common.cuh: in the
+               block, or in a copy of it on the device
+    """
+
+    __slots__ = ("_arrays", "arguments")
+
+    def __init__(self, source: Column, block: Block):
+        self.length, self.validity, self.nulls = source.length, None, -1
+        first, last = source.span
+        begin = block.put(source.data, first, last)
+        self._arrays = block, begin, last - first, 0, source.offsets
+        if source.offsets is None:
+            self.width, self.offsets = source.width, None
+            self.arguments = block.at + begin, 0, source.width
+            return
+        self.width, dtype = 0, source.offsets.dtype
+        at = block.take(source.offsets.nbytes)
+        end = at + source.offsets.nbytes
+        np.subtract(source.offsets, first, out=np.frombuffer(block.view[at:end], dtype))
+        self._arrays = block, begin, last - first, at, source.offsets
+        self.arguments = block.at + begin, block.at + at, -1 if dtype.itemsize == 8 else -2
+
+    def __getattr__(self, part: str) -> Any:
+        if part not in ("data", "offsets"):
+            raise AttributeError(part)
+        block, begin, nbytes, at, offsets = self._arrays
+        self.data = block.array(begin, nbytes, np.uint8)
+        if offsets is not None:
+            self.offsets = block.array(at, len(offsets), offsets.dtype)
+        return getattr(self, part)
+
+    def __getitem__(self, rows: slice) -> Column:
+        start, stop, step = rows.indices(self.length)
+        return (
+            self if (start, stop, step) == (0, self.length, 1) else Column.__getitem__(self, rows)
+        )
+
+    @property
+    def on_device(self) -> bool:
+        """Not that: kernels reach it where it lies."""
+        return False
+
+    @property
+    def block(self) -> Block:
+        """Where it lies."""
+        return self._arrays[0]
+
+    def also_at(self, address: int) -> None:
+        """Has kernels read it there, where the whole block has been copied to."""
+        data, offsets, stride = self.arguments
+        by = address - self.block.at
+        self.arguments = data + by, offsets and offsets + by, stride
+
+
+def mapped_nbytes(column: Column) -> int:
+    """Bytes of a block that a copy of a host column takes."""
+    offsets = 0 if column.offsets is None else padded(column.offsets.nbytes)
+    return padded(column.nbytes) + offsets
+
+
+class Block:
+    """Pinned memory, handed out piece by piece at multiples of 16. Returns to a pool when nobody holds it any more.
+
+    at, memory, view:  its address, what holds it, its bytes
+
+    raises: PinnedMemoryUnavailable
+    """
+
+    __slots__ = ("at", "memory", "used", "view")
+
+    def __init__(self, nbytes: int):
+        self.memory = pinned_memory(nbytes)
+        self.at, self.used = self.memory.ptr, 0
+        self.view = memoryview(self.memory).cast("B")
+
+    @classmethod
+    def of(cls, *columns: Column) -> list[MappedColumn]:
+        """Copies of host columns in a block of their own."""
+        block = cls(sum(map(mapped_nbytes, columns)))
+        return [MappedColumn(column, block) for column in columns]
+
+    def take(self, nbytes: int) -> int:
+        """Where the next nbytes begin in it."""
+        begin = self.used
+        self.used = begin + padded(nbytes)
+        return begin
+
+    def put(self, data: np.ndarray, first: int, last: int) -> int:
+        """Copies these of a host array's bytes; where they begin in it."""
+        nbytes = last - first
+        begin = self.take(nbytes)
+        if nbytes < LONG_NBYTES:
+            self.view[begin : begin + nbytes] = data.data[first:last]
+        else:
+            np.copyto(np.frombuffer(self.view[begin : begin + nbytes], np.uint8), data[first:last])
+        return begin
+
+    def array(self, begin: int, n: int, dtype: Any) -> PinnedArray:
+        """n items from there on."""
+        return np.frombuffer(self.view, dtype, n, begin).view(PinnedArray)
+
+
+class Lookup:
+    """Keys to look up, and room for the answer: a packed column as `Packed` has it.
+
+    keys:      in pinned memory
+    capacity:  bytes of values
+    width:     of every value, or None: where that is known, so are the offsets, and where values lie
+    """
+
+    __slots__ = ("_answer", "_block", "_offsets", "_values", "capacity", "keys", "width")
+
+    def __init__(self, keys: Column, capacity: int, width: int | None):
+        n = keys.length
+        self.capacity, self.width = capacity, width
+        self._offsets = Packed.offsets_at(n)
+        self._values = Packed.head_nbytes(n) if width is None else self._offsets
+        self._block = Block(self._values + padded(capacity) + mapped_nbytes(keys))
+        self._block.take(self._values + padded(capacity))
+        self.keys = MappedColumn(keys, self._block)
+        if n == 0:
+            self._block.view[:8] = bytes(8)
+
+    @property
+    def places(self) -> tuple[int, int, int, int]:
+        """Addresses: of values, offsets, bits, and of how many bytes all values have."""
+        at = self._block.at
+        return at + self._values, at + self._offsets, at + Packed.BITS_AT, at
+
+    @property
+    def total(self) -> int:
+        """Bytes of all values together; once they are there."""
+        if self.width is not None:
+            return self.keys.length * self.width
+        return int.from_bytes(self._block.view[:8], "little")
+
+    def value(self) -> bytes | None:
+        """That of the only key."""
+        if not self._block.view[Packed.BITS_AT] & 1:
+            return None
+        return self._block.view[self._values : self._values + self.total].tobytes()
+
+    def prepare(self) -> None:
+        """Makes of the answer's memory what `column` needs, for who has time before it is there."""
+        block, n = self._block, self.keys.length
+        whole = pa.foreign_buffer(block.at, self._values + self.capacity, block.memory)
+        if self.width is None:
+            offsets = whole.slice(self._offsets, 4 * (n + 1))
+        else:
+            offsets = pa.py_buffer(uniform_offsets(n, self.width))
+        self._answer = [whole.slice(Packed.BITS_AT), offsets, whole.slice(self._values)]
+
+    def column(self) -> ArrowColumn:
+        """The values."""
+        return ArrowColumn.of_buffers(self.keys.length, self._answer)
