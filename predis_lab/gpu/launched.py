@@ -158,10 +158,10 @@ class Launched:
             records = keys, values, expire_at_ms, now_ms, status
             batch, failure = self._append(*records, lambda *pair: [*map(self.on_device, pair)])
             return stored_in_part(status.get(), batch, failure)
-        status, used = pinned(len(keys), np.int8), []
+        status, used = pinned(len(keys), np.int8), list[Any]()
 
-        def reach(*columns: Column) -> list[MappedColumn]:
-            copies = Block.of(*columns)
+        def reach(*pair: Column) -> list[MappedColumn]:
+            copies = Block.of(*pair)
             used.extend((*copies, self._sent(copies)))
             return copies
 
@@ -181,7 +181,7 @@ class Launched:
         expire_at_ms: int,
         now_ms: int,
         status: Any,
-        reach: Callable[..., list[Any]],
+        reach: Callable[[Column, Column], list[Any]],
     ) -> tuple[Batch, Exception | None]:
         """Stores a batch on the current stream; what was refused on the way, where some had been stored.
 
@@ -193,8 +193,9 @@ class Launched:
             while row < n:
                 stop = row + max(rows_that_fit(keys, values, row, n, CHUNK_NBYTES), 1)
                 stop = min(stop, row + CHUNK_ROWS)
-                pair = reach(keys[row:stop], values[row:stop])
-                appending.append(table, batch, *pair, expire_at_ms, now_ms, status)
+                keys_there, values_there = reach(keys[row:stop], values[row:stop])
+                records = keys_there, values_there, expire_at_ms, now_ms
+                appending.append(table, batch, *records, status)
                 row = stop
         except REFUSALS as error:
             if not batch.row:

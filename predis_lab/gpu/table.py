@@ -141,8 +141,9 @@ class DeviceTable:
     def look_up(self, keys: Column, capacity: int, now_ms: int) -> Lookup:
         """The same for a few keys in host memory, which go along; `capacity` below 2 GiB. raises: PinnedMemoryUnavailable"""
         stream, width, n = self.enter(), self.uniform_nbytes, keys.length
-        pieces = width is not None and width % kernels.PIECE_NBYTES == 0 and n * width <= capacity
-        if pieces and kernels.is_in_pieces(keys):
+        if width is not None and n * width > capacity:
+            width = None
+        if width is not None and not width % kernels.PIECE_NBYTES and kernels.is_in_pieces(keys):
             call = Lookup(keys, n * width, width)
             values, _, validity, _ = call.places
             kernels.find_dense(call.keys, self.index_at, now_ms, width, values, None, validity)
