@@ -116,6 +116,16 @@ __device__ __forceinline__ void publish_rows(
             finding = look_up(mine, mine.vacant, key, h, wanted, index, buckets);
         }
         u32 row = first_row + i;
+#ifdef FEW_ROWS
+        // Equal keys of a warp find one slot: only the highest row contends for it, for each that comes too late looks again.
+        bool present = wanted && finding == PRESENT;
+        u32 equal = __match_any_sync(ALL, present ? (u64)match.at : (u64)lane);
+        if (present && equal >> lane > 1) {
+            status[row] = SUPERSEDED;
+            dead_nbytes = nbytes_of(load_header(record_of(slot)));
+            wanted = false;
+        }
+#endif
         while (wanted) {
             if (finding == MISTAKEN) {
                 u64 key_nbytes;

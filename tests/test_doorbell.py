@@ -79,6 +79,25 @@ def test_any_mix_of_calls_against_a_dict(cache, seed):
     assert dict(zip(known, cache.mget(list(known)), strict=True)) == known
 
 
+@pytest.mark.parametrize("different", [1, 3, 20, 400])
+def test_equal_keys_in_a_batch_are_told_apart(cache, different):
+    """As a dict tells them: which was stored, which took another's place, and which was superseded by one that followed."""
+    chance, plain = random.Random(different), Predis("64MiB", backend="host")
+    for round in range(40):
+        keys = [b"%d" % chance.randrange(different) * chance.choice([1, 30]) for _ in range(chance.randrange(1, 600))]  # fmt: skip
+        values = [chance.randbytes(chance.randrange(60)) for _ in keys]
+        asked = rung(cache)
+        assert cache.insert(keys, values).status.tolist() == plain.insert(keys, values).status.tolist()  # fmt: skip
+        assert rung(cache) > asked
+        assert cache.find(keys).to_pylist() == plain.find(keys).to_pylist()
+        if round % 5 == 0:
+            once = list(dict.fromkeys(keys[::3]))
+            assert cache.erase(once).tolist() == plain.erase(once).tolist()
+    assert len(cache) == len(plain) and cache._table.table.live_nbytes == sum(
+        -(-(16 + len(key) + len(plain.get(key))) // 16) * 16 for key in plain.scan_iter()
+    )
+
+
 def test_statuses_tell_equal_keys_apart(cache):
     before = rung(cache)
     cache.insert([b"b"], [b"0"])

@@ -46,8 +46,8 @@ LAST_EPOCH = 2**14 - 1  # see `look_back` in kernels/blocks.cuh
 Output = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
-def find(keys: Column, index: Any, now_ms: int, output: Output) -> None:
-    """Values of n keys, packed. index: uint64 (buckets * 8,)."""
+def find(keys: Column, index: Any, now_ms: int, output: Output, stream: Any = None) -> None:
+    """Values of n keys, packed. index: uint64 (buckets * 8,). stream: None: the current one."""
     n = keys.length
     launch(
         "find",
@@ -59,6 +59,7 @@ def find(keys: Column, index: Any, now_ms: int, output: Output) -> None:
         now_ms,
         *output,
         rows=output[6],
+        stream=stream,
     )
 
 
@@ -73,11 +74,12 @@ def find_dense(
     defines: tuple[str, ...] = (),
     *,
     present: Any = None,
+    stream: Any = None,
 ) -> None:
     """Values of n keys, all of `width` bytes, one after the other; zeros where a key is absent.
 
     keys: `is_dense`. width: a multiple of 16. values: uint8 (n * width,), aligned. offsets: int32 or int64 (n + 1,).
-    validity: uint32 (ceil(n / 32),). present: uint8 or bool (n,). Each of these three may be None.
+    validity: uint32 (ceil(n / 32),). present: uint8 or bool (n,). Each of these three may be None. stream: as of `find`.
     """
     n = len(keys)
     rows = tile_rows(n, BITS, defines)
@@ -98,6 +100,7 @@ def find_dense(
         rows,
         rows=rows,
         defines=defines,
+        stream=stream,
     )
 
 

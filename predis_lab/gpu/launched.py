@@ -52,8 +52,7 @@ class Launched:
     def find(self, keys: Column, now_ms: int, guess: int) -> Lookup | None:
         """The values of host keys, answered; None where it is no small call after all."""
         try:
-            with self._stream:
-                call = self.table.look_up(keys, guess, now_ms)
+            call = self.table.look_up(keys, guess, now_ms, self._stream)
         except PinnedMemoryUnavailable:
             return None
         call.prepare()

@@ -65,17 +65,20 @@ def launch(
     resident: bool = False,
     rows: int = 0,
     defines: tuple[str, ...] = (),
+    stream: Any = None,
 ) -> None:
     """One thread per row. Only for typed launch functions: nothing is checked here.
 
     resident: no more blocks than the device holds at once; the kernel goes over the rest of the rows by itself.
     rows: per block, where that is not one per thread
     defines: other compile options than the usual, for measuring what they do (`source.options_for`)
+    stream: None: the current one
     """
     if n:
         kernel, tile, most = _prepared(module, name, resident, defines, runtime.getDevice())
         blocks = -(-n // (rows or tile))
-        _send(kernel, min(blocks, most) if resident else blocks, tile, arguments)
+        blocks = min(blocks, most) if resident else blocks
+        _send(kernel, blocks, tile, arguments, stream or cupy.cuda.get_current_stream())
 
 
 @cache
@@ -105,12 +108,10 @@ _frame = _Frame()
 _WORDS = [struct.Struct(f"{n}q") for n in range(MOST_ARGUMENTS + 1)]
 
 
-def _send(kernel: int, blocks: int, threads: int, arguments: tuple[int, ...]) -> None:
-    """Launches on the current stream."""
+def _send(kernel: int, blocks: int, threads: int, arguments: tuple[int, ...], stream: Any) -> None:
     frame = _frame
     _WORDS[len(arguments)].pack_into(frame.words, 0, *arguments)
-    stream = cupy.cuda.get_current_stream().ptr
-    driver.launchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, stream, frame.at, 0)
+    driver.launchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, stream.ptr, frame.at, 0)
 
 
 def address(array: Any, kinds: str, n: int) -> int:

@@ -138,22 +138,27 @@ class DeviceTable:
         kernels.find(keys, self.index_at, now_ms, self._output(packed, stream))
         return packed
 
-    def look_up(self, keys: Column, capacity: int, now_ms: int) -> Lookup:
-        """The same for a few keys in host memory, which go along; `capacity` below 2 GiB. raises: PinnedMemoryUnavailable"""
-        stream, width, n = self.enter(), self.uniform_nbytes, keys.length
+    def look_up(self, keys: Column, capacity: int, now_ms: int, stream: Any) -> Lookup:
+        """The same on a stream for a few keys in host memory, which go along. capacity: below 2 GiB
+
+        raises: PinnedMemoryUnavailable
+        """
+        self.enter(stream)
+        width, n = self.uniform_nbytes, keys.length
         if width is not None and n * width > capacity:
             width = None
         if width is not None and not width % kernels.PIECE_NBYTES and kernels.is_in_pieces(keys):
             call = Lookup(keys, n * width, width)
             values, _, validity, _ = call.places
-            kernels.find_dense(call.keys, self.index_at, now_ms, width, values, None, validity)
+            places = values, None, validity
+            kernels.find_dense(call.keys, self.index_at, now_ms, width, *places, stream=stream)
         else:
             call = Lookup(keys, capacity, None)
             values, offsets, validity, total = call.places
             rows, blocks = launching.packing(n)
             scan = rows, *self._scan(blocks, stream)
             output = values, capacity, offsets, 0, validity, total, *scan
-            kernels.find(call.keys, self.index_at, now_ms, output)
+            kernels.find(call.keys, self.index_at, now_ms, output, stream)
         return call
 
     def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any] | None:
@@ -260,13 +265,13 @@ class DeviceTable:
 
     # ---- Launching
 
-    def enter(self) -> Any:
-        """The current stream, made to wait for what this table did on another one."""
+    def enter(self, stream: Any = None) -> Any:
+        """The stream, as a rule the current one, made to wait for what this table did on another one."""
         if self._unread and self.health.stuck is None:
             self.take_report()
         self._idle = False
         self.launches += 1
-        stream = cupy.cuda.get_current_stream()
+        stream = stream or cupy.cuda.get_current_stream()
         if self._stream is not None and self._stream.ptr != stream.ptr:
             stream.wait_event(self._stream.record())
         self._stream = stream
@@ -281,7 +286,8 @@ class DeviceTable:
     def _scan(self, blocks: int, stream: Any) -> tuple[int, int, int]:
         """What so many blocks scan with: addresses of ticket and states, and an epoch of which none of these are."""
         if self._states.size < blocks:
-            self._states, self._epoch = on_device(2 * blocks, np.uint64), kernels.LAST_EPOCH
+            with stream:
+                self._states, self._epoch = on_device(2 * blocks, np.uint64), kernels.LAST_EPOCH
             self._states_at = launching.address(self._states, "u8", blocks)
         if self._epoch == kernels.LAST_EPOCH:
             self._states.data.memset_async(0, self._states.nbytes, stream)

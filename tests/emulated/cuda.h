@@ -54,7 +54,7 @@ namespace emulated {
 constexpr int ARGUMENTS = 24;      // at most; a kernel ignores those it does not have
 constexpr size_t STACK = 64 << 10;
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
-enum Operation { SYNC, SHUFFLE, UP, XOR, BALLOT };
+enum Operation { SYNC, SHUFFLE, UP, XOR, BALLOT, MATCH };
 typedef uint64_t Word;
 typedef void (*Kernel)(
     Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word,
@@ -234,6 +234,14 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
     const uint64_t* all = emulated::exchange(mask, emulated::BALLOT, vote != 0);
     unsigned bits = 0;
     for (int i = 0; i < 32; ++i) bits |= (unsigned)all[i] << i;
+    return bits;
+}
+
+template <class T> unsigned __match_any_sync(unsigned mask, T value) {
+    const uint64_t* all = emulated::exchange(mask, emulated::MATCH, emulated::pack(value));
+    uint64_t own = emulated::pack(value);
+    unsigned bits = 0;
+    for (int i = 0; i < 32; ++i) bits |= (unsigned)(mask >> i & 1 && all[i] == own) << i;
     return bits;
 }
 
