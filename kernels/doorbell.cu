@@ -140,10 +140,11 @@ __device__ __forceinline__ void respond(
         }
     } else if (verb == DENSE) {
         u64 warp_rows = n > 16 * WARPS ? 32 : n > 8 * WARPS ? 16 : 8;
-        for (u64 first = threadIdx.x / 32 * warp_rows; first < n; first += WARPS * warp_rows) {
-            find_dense_rows(
-                mine, asked.keys.data, asked.keys.stride, first, min(n - first, warp_rows), n, index, buckets, now, asked.capacity,
-                (u8*)asked.data, asked.validity, nullptr);
+        for (u64 first = threadIdx.x / 32 * warp_rows; first < (n + 31) / 32 * 32; first += WARPS * warp_rows) {
+            u32 found = find_dense_rows(
+                mine, asked.keys.data, asked.keys.stride, first, first < n ? min(n - first, warp_rows) : 0, index, buckets, now,
+                asked.capacity, (u8*)asked.data);
+            store_bits(asked.validity, first, warp_rows, found);
         }
     } else if (verb == PEEK) {
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {

@@ -37,15 +37,17 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     __shared__ Probes probes[WARPS];
     u32 lane = threadIdx.x % 32;
     u64 warp_rows = tile_rows / WARPS, first = blockIdx.x * tile_rows + threadIdx.x / 32 * warp_rows, i = first + lane;
-    if (first >= n) return;
-    u32 rows = min(n - first, warp_rows);
+    if (first >= (n + 31) / 32 * 32) return;  // who has no row may have bits of the last word
+    u32 rows = first < n ? min(n - first, warp_rows) : 0;
     Output out = {values, 0, value_offsets, wide, validity, nullptr};
     if (value_offsets) {
         if (lane < rows) store_offset(out, i, i * width);
         if (lane < rows && i == n - 1) store_offset(out, n, n * width);
     }
-    find_dense_rows(
-        probes[threadIdx.x / 32], key_data, key_stride, first, rows, n, index, buckets, now, width, values, validity, present);
+    u32 found = find_dense_rows(
+        probes[threadIdx.x / 32], key_data, key_stride, first, rows, index, buckets, now, width, values);
+    if (validity) store_bits(validity, first, warp_rows, found);
+    if (present && lane < rows) present[i] = found >> lane & 1;
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(

@@ -36,21 +36,13 @@ __device__ __forceinline__ void peek_row(
     if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
 }
 
-// A bit for each of a warp's rows, of n, the first of which is a multiple of eight: by bytes, for a word may be several warps',
-// and the last one fills it up.
-__device__ __forceinline__ void store_bits(u32* bits, u64 first, u32 rows, u64 n, u32 word) {
-    u64 i = first + 8 * (threadIdx.x % 32), end = first + rows < n ? first + rows : (n + 31) / 32 * 32;
-    if (i < end) ((u8*)bits)[i / 8] = word >> (i - first);
-}
-
-// Looks up `rows` keys, 32 at most, of n keys of `key_stride` bytes, from row `first` on, a multiple of eight, each by one lane,
-// and writes their values of `width` bytes to their places, zeros where there is none. A record is visited once: header, key and
-// value are read side by side, and the value is written out while the key is being compared. Where that turns out to be another
-// key (one in some ten thousand), the row is done again. Which keys are there is told by bits, by bytes, or both, as they are
-// asked for. The whole warp calls.
-__device__ __forceinline__ void find_dense_rows(
-    Probes& mine, const u8* key_data, u64 key_stride, u64 first, u32 rows, u64 n, u64* index, u64 buckets, u64 now, u64 width,
-    u8* values, u32* validity, u8* present) {
+// Looks up `rows` keys of `key_stride` bytes, 32 at most, from row `first` on, each by one lane, and writes their values of `width`
+// bytes to their places, zeros where there is none. A record is visited once: header, key and value are read side by side, and
+// the value is written out while the key is being compared. Where that turns out to be another key (one in some ten thousand),
+// the row is done again. Returns a bit for each row, whether there is such a key. The whole warp calls, which may have no row.
+__device__ __forceinline__ u32 find_dense_rows(
+    Probes& mine, const u8* key_data, u64 key_stride, u64 first, u32 rows, u64* index, u64 buckets, u64 now, u64 width,
+    u8* values) {
     u32 lane = threadIdx.x % 32;
     u64 i = first + lane;
     {
@@ -64,9 +56,7 @@ __device__ __forceinline__ void find_dense_rows(
     uint4* to = (uint4*)values + first * value_pieces;
     if (!__any_sync(ALL, mine.match[lane].seen != 0)) {
         for (u32 p = lane; p < rows * value_pieces; p += 32) __stcs(to + p, uint4{});
-        if (validity) store_bits(validity, first, rows, n, 0);
-        if (present && lane < rows) present[i] = 0;
-        return;
+        return 0;
     }
     while (writing.row < rows) {
         uint4 words[PIECES_AT_ONCE];
@@ -112,7 +102,11 @@ __device__ __forceinline__ void find_dense_rows(
             to[(u64)row * value_pieces + p] = seen ? __ldcg(from + p) : uint4{};
         }
     }
-    u32 all_found = __ballot_sync(ALL, found);
-    if (validity) store_bits(validity, first, rows, n, all_found);
-    if (present && lane < rows) present[i] = found;
+    return __ballot_sync(ALL, found);
+}
+
+// The bits of `rows` rows, a multiple of eight, from row `first` on, another one. By bytes, for a word may be several warps'.
+__device__ __forceinline__ void store_bits(u32* bits, u64 first, u32 rows, u32 word) {
+    u32 at = threadIdx.x % 32 * 8;
+    if (at < rows) ((u8*)bits)[(first + at) / 8] = word >> at;
 }

@@ -255,11 +255,18 @@ class RawKernel:
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]) -> None:
         if not all(type(argument) is int for argument in arguments):
             raise TypeError(f"{self._name} was launched with something else than 64-bit integers")
-        stream = cuda.get_current_stream()
-        if stream.captured is not None:
-            stream.captured.append(lambda: self._run(self._library, grid, block, arguments))
+        self.launch(cuda.get_current_stream().ptr, grid, block, arguments)
+
+    def launch(
+        self, stream: int, grid: tuple[int], block: tuple[int], arguments: tuple[int, ...]
+    ) -> None:
+        """On the stream of this number."""
+        current = cuda.get_current_stream()
+        if current.captured is not None:
+            current.captured.append(lambda: self._run(self._library, grid, block, arguments))
         else:
-            library = self._staying if stream.priority else self._library
+            stays = current.priority and current.ptr == stream
+            library = self._staying if stays else self._library
             cuda.enqueue(stream, lambda: self._run(library, grid, block, arguments))
 
     def _run(

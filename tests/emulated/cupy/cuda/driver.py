@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from typing import Any
 
 MOST_ARGUMENTS = 24
-kernels: dict[int, Callable] = {}  # by what stands for their handle
+kernels: dict[int, Any] = {}  # by what stands for their handle
 
 
 def launchKernel(  # noqa: N802
@@ -16,7 +16,7 @@ def launchKernel(  # noqa: N802
     """As the driver, which has read the arguments when it returns; all are 64-bit integers."""
     places = ctypes.cast(arguments, ctypes.POINTER(ctypes.c_uint64 * MOST_ARGUMENTS))[0]
     words = tuple(ctypes.c_int64.from_address(place).value for place in places)
-    kernels[function]((blocks,), (threads,), words)
+    kernels[function].launch(stream, (blocks,), (threads,), words)
 
 
 def occupancyMaxActiveBlocksPerMultiprocessor(function: int, threads: int, shared: int) -> int:  # noqa: N802
