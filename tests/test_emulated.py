@@ -21,7 +21,7 @@ MODULES = (
     ("conformance", "client", "hot", "device_table", "modules", "pinned", "staging"),
     ("checksums", "ladder", "kernel_samples", "counted", "bulk", "state_machine"),
     ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "memory"),
-    ("announced", "tier_room", "doorbell", "launched_verbs", "tuning"),
+    ("announced", "tier_room", "doorbell", "launched_verbs", "small_calls", "tuning"),
 )
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
@@ -31,7 +31,7 @@ TOO_MUCH = (
 )  # for one thread at a time
 LATER = (  # what goes through one stream only is played in the other way
     *("never", "closing", "differ_much", "stays_below", "large_value", "compaction_keeps"),
-    *("give_their_room", "longest_keys", "log_goes_on"),
+    *("give_their_room", "longest_keys", "log_goes_on", "every_number_of_rows"),
 )
 
 
@@ -56,7 +56,7 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
 @needs_x86
 @pytest.mark.parametrize(
     "modules",
-    [("pipeline", "pipeline_failures", "staging"), ("device_table",), ("doorbell",)],
+    [("pipeline", "pipeline_failures", "staging"), ("device_table",), ("doorbell", "small_calls")],
     ids="-".join,
 )
 def test_host_code_keeps_in_order_what_the_device_does_later(modules, tmp_path):

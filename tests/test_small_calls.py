@@ -145,7 +145,7 @@ def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, what):
 
 
 @pytest.mark.parametrize("way", ["find", "insert", "contains", "erase"])
-def test_what_the_device_may_still_use_is_kept(way):
+def test_what_a_stream_that_never_ends_may_use_is_kept(way):
     with Predis("64MiB", backend="cuda", doorbell=False, timeout_s=0.5, tuning=Tuning(small_nbytes=2**26)) as cache:  # fmt: skip
         keys, values = column(fixed(np.arange(500))), some(500, 300, 300)
         call = {"insert": lambda: cache.insert(keys, values)}.get(
