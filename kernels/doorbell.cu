@@ -17,7 +17,7 @@
 // (record) on the device, and v + 4 + 1/8 written across the link.
 #define LOAD_COLUMN __ldcg  // of what lies on the device by then, and changes from request to request
 #define LAUNCH_FENCE __threadfence_block  // one block is all there is
-#define FEW_ROWS
+#define FEW_ROWS  // see `publish_rows`
 #include "reading.cuh"
 #include "writing.cuh"
 

@@ -11,7 +11,6 @@ from predis_lab import DeviceFailed, DeviceTimeout, Predis, Tuning
 
 try:
     import cupy
-    from cupy.cuda.memory import OutOfMemoryError
     from test_pipeline_failures import stuck
 
     from predis_lab.gpu import kernels, launched, launching, mapped
@@ -107,7 +106,7 @@ def test_columns_in_a_block():
     assert copy[:] is copy and not copy.on_device and len(copy) == 3
     assert copy[1:].to_arrow().to_pylist() == rows[1:].to_pylist()
     data, offsets, stride = copy.arguments
-    copy.also_at(copy.block.at + 4096)
+    copy.read_at(copy.block.at + 4096)
     assert copy.arguments == (data + 4096, offsets + 4096, stride)
     with pytest.raises(AttributeError):
         copy.nothing  # noqa: B018
@@ -117,31 +116,39 @@ def test_columns_in_a_block():
     assert pair[0].arguments[1:] == (0, 16) and pair[0].block is pair[1].block
 
 
-@pytest.mark.parametrize("what", ["alloc", "copy_async", "launch"])
-def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, what):
-    """Without memory there they are read across the link; what the driver refuses leaves everything as it was."""
+@pytest.mark.parametrize(("module", "name"), [("launched", "copy_async"), ("kernels", "launch")])
+def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, module, name):
+    """What the driver refuses leaves everything as it was."""
     keys, values, later = column(fixed(np.arange(500))), some(500, 300, 300), some(500, 301, 301)
     assert cache.insert(keys, values).ok
     calls = itertools.count()
 
     def refuse(*_, **__):
         next(calls)
-        raise (
-            OutOfMemoryError(1, 1, 1) if what == "alloc" else cupy.cuda.runtime.CUDARuntimeError(2)
-        )
+        raise cupy.cuda.runtime.CUDARuntimeError(2)
 
     with monkeypatch.context() as patch:
-        place = {"alloc": cupy.cuda, "copy_async": launched, "launch": kernels}[what]
-        patch.setattr(place, what, refuse)
-        if what == "alloc":
-            assert cache.insert(keys, later).ok
-        else:
-            with pytest.raises(DeviceFailed):
-                cache.insert(keys, later)
+        patch.setattr({"launched": launched, "kernels": kernels}[module], name, refuse)
+        with pytest.raises(DeviceFailed):
+            cache.insert(keys, later)
     assert next(calls) > 0
-    assert cache.find(keys).to_pylist() == (later if what == "alloc" else values)
+    assert cache.find(keys).to_pylist() == values
     assert cache.insert(keys, later).counts()["updated"] == 500
     assert cache.find(keys).to_pylist() == later
+
+
+@pytest.mark.parametrize("n", [20, 800, 4000])
+def test_records_are_read_where_there_is_room_for_them(cache, monkeypatch, n):
+    """A few across the link, more on the device, and those that its buffers do not hold across the link again."""
+    room, sent = cache._table.pipeline.records.memory, []
+    plain = launched.copy_async
+    monkeypatch.setattr(launched, "copy_async", lambda *a, **k: (sent.append(a[2]), plain(*a, **k)))
+    keys, values = column(fixed(np.arange(n), 23)), some(n, 0, 900)
+    nbytes = sum(len(value) for value in values)
+    assert cache.insert(keys, values).ok and cache.find(keys).to_pylist() == values
+    assert bool(sent) == (launched.NEAR_NBYTES < nbytes < room.size) == (n == 800)
+    assert cache.insert(keys[::-1], values[::-1]).counts()["updated"] == n
+    assert cache.find(keys).to_pylist() == values
 
 
 @pytest.mark.parametrize("way", ["find", "insert", "contains", "erase"])

@@ -19,8 +19,9 @@ from .mapped import Block, Lookup, MappedColumn
 from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
 from .packed import INT32_MAX, Packed
-from .pinned import pinned
+from .pinned import host_array, pinned
 from .pipeline import Pipeline
+from .sizing import BRIEF_ROWS
 from .staging import copy_async
 from .table import DeviceTable
 
@@ -127,7 +128,7 @@ class Launched:
             answers = on_device(n, dtype)
             for row in range(0, n, CHUNK_ROWS):
                 fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
-            return answers.get()
+            return self._brought(answers)
         (asked,), answers = Block.of(keys), pinned(n, dtype)
         try:
             with self._stream:
@@ -138,6 +139,17 @@ class Launched:
             self.health.kept += asked, answers  # which it may still use
             raise
         return np.array(answers)
+
+    def _brought(self, answers: Any) -> np.ndarray:
+        """A device array on the host, once the current stream has passed; others get through meanwhile."""
+        stream, result = cupy.cuda.get_current_stream(), host_array(len(answers), answers.dtype)
+        copy_async(result.ctypes.data, answers.data.ptr, result.nbytes, stream, down=True)
+        try:
+            self.health.wait(stream, "an answer", brief=len(answers) <= BRIEF_ROWS)
+        except DeviceTimeout:
+            self.health.kept += answers, result  # which it may still use
+            raise
+        return result.view(np.ndarray)
 
     def scan(self, first: int, n: int, now_ms: int) -> Column:
         """The keys in n slots from slot `first` on, in host memory."""
@@ -156,12 +168,13 @@ class Launched:
             status = on_device(len(keys), np.int8)
             records = keys, values, expire_at_ms, now_ms, status
             batch, failure = self._append(*records, lambda *pair: [*map(self.on_device, pair)])
-            return stored_in_part(status.get(), batch, failure)
+            return stored_in_part(self._brought(status), batch, failure)
         status, used = pinned(len(keys), np.int8), list[Any]()
 
         def reach(*pair: Column) -> list[MappedColumn]:
             copies = Block.of(*pair)
-            used.extend((*copies, self._sent(copies)))
+            used.extend(copies)
+            self._send(copies)
             return copies
 
         try:
@@ -204,19 +217,17 @@ class Launched:
             appending.end(table, batch)
         return batch, failure
 
-    def _sent(self, columns: list[MappedColumn]) -> Any:
-        """A copy on the device of many bytes, which kernels then read there: across the link they would take thrice as long."""
-        block = columns[0].block
-        if block.used <= NEAR_NBYTES:
-            return None
-        try:
-            memory = cupy.cuda.alloc(block.used)
-        except REFUSALS:
-            return None
-        copy_async(memory.ptr, block.at, block.used, self._stream)
-        for column in columns:
-            column.also_at(memory.ptr)
-        return memory
+    def _send(self, columns: list[MappedColumn]) -> None:
+        """Copies many bytes to the device, where kernels then read them: across the link they would take thrice as long.
+
+        To where the pipeline's records go: of those who write, one is at work.
+        """
+        block, memory = columns[0].block, self.pipeline.records.memory
+        if NEAR_NBYTES < block.used <= memory.size:
+            at = memory.data.ptr
+            copy_async(at, block.at, block.used, self._stream)
+            for column in columns:
+                column.read_at(at)
 
     def on_device(self, column: Column) -> Column:
         """The column on the device, copied on the current stream."""

@@ -90,8 +90,8 @@ def _prepared(
     return kernel.kernel.ptr, block_threads(defines), resident_blocks(kernel) if resident else 0
 
 
-class _Frame(threading.local):
-    """What a thread's launches take their arguments from: 64-bit words, and a pointer to each.
+class _Frame:
+    """What one thread's launches take their arguments from: 64-bit words, and a pointer to each.
 
     Kernels take 64-bit integers and pointers only. CuPy would look at every one anew, which takes longer than the launch.
     """
@@ -104,12 +104,15 @@ class _Frame(threading.local):
         self.at = ctypes.addressof(self.pointers)
 
 
-_frame = _Frame()
+_threads = threading.local()  # each with a `frame`, once it has launched something
 _WORDS = [struct.Struct(f"{n}q") for n in range(MOST_ARGUMENTS + 1)]
 
 
 def _send(kernel: int, blocks: int, threads: int, arguments: tuple[int, ...], stream: Any) -> None:
-    frame = _frame
+    try:
+        frame = _threads.frame
+    except AttributeError:
+        frame = _threads.frame = _Frame()
     _WORDS[len(arguments)].pack_into(frame.words, 0, *arguments)
     driver.launchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, stream.ptr, frame.at, 0)
 

@@ -30,19 +30,18 @@ class MappedColumn(Column):
 
     def __init__(self, source: Column, block: Block):
         self.length, self.validity, self.nulls = source.length, None, -1
+        self.width, offsets = source.width, source.offsets
         first, last = source.span
-        begin = block.put(source.data, first, last)
-        self._arrays = block, begin, last - first, 0, source.offsets
-        if source.offsets is None:
-            self.width, self.offsets = source.width, None
-            self.arguments = block.at + begin, 0, source.width
-            return
-        self.width, dtype = 0, source.offsets.dtype
-        at = block.take(source.offsets.nbytes)
-        end = at + source.offsets.nbytes
-        np.subtract(source.offsets, first, out=np.frombuffer(block.view[at:end], dtype))
-        self._arrays = block, begin, last - first, at, source.offsets
-        self.arguments = block.at + begin, block.at + at, -1 if dtype.itemsize == 8 else -2
+        begin, at, stride = block.put(source.data, first, last), 0, source.width
+        if offsets is None:
+            self.offsets = None
+        else:
+            at, dtype = block.take(offsets.nbytes), offsets.dtype
+            target = np.frombuffer(block.view, dtype, len(offsets), at)
+            np.subtract(offsets, first, out=target)
+            stride, at = -1 if dtype.itemsize == 8 else -2, block.at + at
+        self.arguments = block.at + begin, at, stride
+        self._arrays = block, begin, last - first, at - block.at, offsets
 
     def __getattr__(self, part: str) -> Any:
         if part not in ("data", "offsets"):
@@ -54,10 +53,9 @@ class MappedColumn(Column):
         return getattr(self, part)
 
     def __getitem__(self, rows: slice) -> Column:
-        start, stop, step = rows.indices(self.length)
-        return (
-            self if (start, stop, step) == (0, self.length, 1) else Column.__getitem__(self, rows)
-        )
+        if rows.indices(self.length) == (0, self.length, 1):
+            return self
+        return Column.__getitem__(self, rows)
 
     @property
     def on_device(self) -> bool:
@@ -69,7 +67,7 @@ class MappedColumn(Column):
         """Where it lies."""
         return self._arrays[0]
 
-    def also_at(self, address: int) -> None:
+    def read_at(self, address: int) -> None:
         """Has kernels read it there, where the whole block has been copied to."""
         data, offsets, stride = self.arguments
         by = address - self.block.at

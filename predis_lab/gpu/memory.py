@@ -70,22 +70,22 @@ def from_host(nbytes: int) -> PinnedArray | None:
 
 @dataclass(eq=False)
 class Segment:
-    """A piece of the log, on the device or in pinned memory. Records are appended at `used`; nothing is ever overwritten."""
+    """A piece of the log, on the device or in pinned memory. Records are appended at `used`; nothing is ever overwritten.
+
+    address, nbytes, end:  of `array`, which every write asks for
+    """
 
     array: Any
     used: int = 0
+    address: int = field(init=False)
+    nbytes: int = field(init=False)
+    end: int = field(init=False)
 
-    @property
-    def address(self) -> int:
-        return self.array.ptr if isinstance(self.array, PinnedArray) else self.array.data.ptr
-
-    @property
-    def nbytes(self) -> int:
-        return self.array.size
-
-    @property
-    def end(self) -> int:
-        return self.address + self.nbytes
+    def __post_init__(self) -> None:
+        array = self.array
+        self.address = array.ptr if isinstance(array, PinnedArray) else array.data.ptr
+        self.nbytes = array.size
+        self.end = self.address + self.nbytes
 
     @property
     def room(self) -> int:

@@ -59,6 +59,7 @@ class Pipeline:
 
     stream:       on which the table's kernels run
     room_nbytes:  of a ring of answers or records; as much as its buffers have together
+    records:      that ring of records; `launched` has its own lie there
     """
 
     def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
@@ -75,7 +76,7 @@ class Pipeline:
         edges = DEPTH * keys, DEPTH * (keys + chunk), DEPTH * (keys + 2 * chunk)
         self._keys = Ring(memory[: edges[0]], "an upload", "a lookup")
         self.answers = Ring(memory[edges[0] : edges[1]], "a lookup", "a download")
-        self._records = Ring(memory[edges[1] : edges[2]], "an upload", "a write")
+        self.records = Ring(memory[edges[1] : edges[2]], "an upload", "a write")
         self.reading = threading.Lock()
         self.staging = Staging(self.health)
 
@@ -262,7 +263,7 @@ class Pipeline:
         """
         sent, result = deque[Upload](), host_array(len(keys), np.int8)
         self.staging.packers = setting.packers
-        self._records.shape(setting.chunk_nbytes, setting.depth, self.health)
+        self.records.shape(setting.chunk_nbytes, setting.depth, self.health)
         with self.stream:
             status = on_device(len(keys), np.int8)
             batch = appending.begin(self.table, keys, values, now_ms)
@@ -284,7 +285,7 @@ class Pipeline:
             with (
                 self._ended(batch),
                 self.health.unlocked(),
-                closing(self._uploads(self._records, [keys, values], 1, moved)) as uploads,
+                closing(self._uploads(self.records, [keys, values], 1, moved)) as uploads,
             ):
                 try:
                     for upload in uploads:
@@ -320,7 +321,7 @@ class Pipeline:
         finally:
             with self.stream:
                 appending.end(self.table, batch)
-            self._records.record(self.stream)  # a seal finds its keys there
+            self.records.record(self.stream)  # a seal finds its keys there
 
     # ---- Both
 
@@ -396,5 +397,5 @@ class Pipeline:
     def close(self) -> None:
         """Gives the buffers back."""
         self.staging.close()
-        for ring in (self._keys, self.answers, self._records):
+        for ring in (self._keys, self.answers, self.records):
             ring.close()
