@@ -13,7 +13,7 @@ try:
     import cupy
     from test_pipeline_failures import stuck
 
-    from predis_lab.gpu import kernels, launched, launching, mapped
+    from predis_lab.gpu import kernels, launched, launching, mapped, modules
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -31,17 +31,16 @@ def around(*numbers):
     return sorted({n + by for n in numbers for by in (-1, 0, 1)} - {0})
 
 
-# As many as blocks have where there are few, and where tiles are full.
-ROWS = around(1, 8, 16, 32, 64, 75, 128, 256, 528, 1056, 2112, 4224)
-
-
 @pytest.mark.parametrize("key_nbytes", [16, 23])
 @pytest.mark.parametrize("sizes", [(64, 64), (1024, 1024), (0, 300), (1000, 1000)])
 def test_every_number_of_rows(cache, key_nbytes, sizes):
-    numbers, chance = np.arange(max(ROWS)), np.random.default_rng(1)
-    grid, values = fixed(numbers, key_nbytes), some(max(ROWS), *sizes)
-    absent = fixed(numbers + max(ROWS), key_nbytes)
-    for n in ROWS:
+    # As many as warps have, and as all blocks have together: as few a warp as there may be, more, and as many.
+    spread = modules.multiprocessors()
+    counts, chance = around(1, 8, 16, 32, 75, 128, *(spread * n for n in (8, 16, 32))), np.random.default_rng(1)  # fmt: skip
+    numbers = np.arange(counts[-1])
+    grid, values = fixed(numbers, key_nbytes), some(counts[-1], *sizes)
+    absent = fixed(numbers + counts[-1], key_nbytes)
+    for n in counts:
         keys = column(grid[:n])
         assert cache.insert(keys, values[:n]).counts()["stored"] == n
         assert cache.find(keys).to_pylist() == values[:n]

@@ -15,10 +15,10 @@ from ..dense import dense_rows
 from ..errors import DeviceTimeout, PinnedMemoryUnavailable
 from . import appending
 from .batch import Batch, rows_that_fit, stored_in_part
-from .mapped import Block, Lookup, MappedColumn
+from .mapped import Block, Lookup, MappedColumn, mapped_nbytes
 from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
-from .packed import INT32_MAX, Packed
+from .packed import INT32_MAX, Packed, padded
 from .pinned import host_array, pinned
 from .pipeline import Pipeline
 from .sizing import BRIEF_ROWS
@@ -121,24 +121,27 @@ class Launched:
             # Keys in pinned memory have to last until a later lookup has waited for the stream.
             self._read_last = None if keys.on_device else keys
 
-    def per_key(self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None]) -> np.ndarray:
-        """One answer of `dtype` per key, written by `fill(column, answers)`."""
+    def per_key(
+        self, keys: Column, dtype: np.dtype, fill: Callable[[Column, Any], None]
+    ) -> np.ndarray:
+        """One answer of `dtype` per key, written by `fill(column, answers)`, an array or an address."""
         n = len(keys)
         if keys.on_device:
             answers = on_device(n, dtype)
             for row in range(0, n, CHUNK_ROWS):
                 fill(keys[row : row + CHUNK_ROWS], answers[row : row + CHUNK_ROWS])
             return self._brought(answers)
-        (asked,), answers = Block.of(keys), pinned(n, dtype)
+        block = Block(mapped_nbytes(keys) + padded(n * dtype.itemsize))
+        asked, begin = MappedColumn(keys, block), block.take(n * dtype.itemsize)
         try:
             with self._stream:
                 if n:
-                    fill(asked, answers)
+                    fill(asked, block.at + begin)
             self.health.wait(self._stream, "a lookup", brief=True)
         except DeviceTimeout:
-            self.health.kept += asked, answers  # which it may still use
+            self.health.kept.append(block)  # which it may still use
             raise
-        return np.array(answers)
+        return np.frombuffer(block.view, dtype, n, begin).copy()
 
     def _brought(self, answers: Any) -> np.ndarray:
         """A device array on the host, once the current stream has passed; others get through meanwhile."""

@@ -110,7 +110,7 @@ def _steps(engine: DeviceEngine) -> Iterator[Step]:
     def peek(column: Column, out: Any) -> None:
         engine.table.peek(column, _NOW_MS, present=out)
 
-    yield "launch_s", _median(lambda: engine._launched.per_key(one, np.bool_, peek))
+    yield "launch_s", _median(lambda: engine._launched.per_key(one, np.dtype(np.bool_), peek))
     if engine.doorbell is not None:
         asked = [_median(lambda n=n: _ring(engine, many[:n])) for n in (1, BELL_ROWS)]  # type: ignore[misc]
         yield "bell_s", asked[0]
