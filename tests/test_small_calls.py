@@ -115,6 +115,24 @@ def test_columns_in_a_block():
     assert pair[0].arguments[1:] == (0, 16) and pair[0].block is pair[1].block
 
 
+@pytest.mark.parametrize("width", [16, None])
+def test_an_answer_that_is_prepared_before_it_is_there(width):
+    call = mapped.Lookup(mapped.Column.of(fixed(np.arange(10))), 160, width)
+    view = call._block.view
+    view[: len(view)] = b"\xff" * len(view)
+    call.prepare()
+    values, offsets, bits, total = (place - call._block.at for place in call.places)
+    view[bits : bits + 2], view[total : total + 8] = b"\x55\x01", (160).to_bytes(8, "little")
+    view[values : values + 160] = bytes(range(160))
+    if width is None:
+        view[offsets : offsets + 44] = np.arange(0, 161, 16, np.int32).tobytes()
+    found = call.column().to_arrow()
+    found.validate(full=True)
+    assert found.null_count == 5 and call.total == 160 and call.value() == bytes(range(160))
+    expected = [None if i % 2 else bytes(range(16 * i, 16 * i + 16)) for i in range(10)]
+    assert found.to_pylist() == expected
+
+
 @pytest.mark.parametrize(("module", "name"), [("launched", "copy_async"), ("kernels", "launch")])
 def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, module, name):
     """What the driver refuses leaves everything as it was."""

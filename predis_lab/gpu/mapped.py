@@ -166,12 +166,15 @@ class Lookup:
         """Makes of the answer's memory what `column` needs, for who has time before it is there."""
         block, n = self._block, self.keys.length
         whole = pa.foreign_buffer(block.at, self._values + self.capacity, block.memory)
-        if self.width is None:
-            offsets = whole.slice(self._offsets, 4 * (n + 1))
+        bits, values = whole.slice(Packed.BITS_AT), whole.slice(self._values)
+        if self.width is None:  # Arrow looks at offsets, and these are to come
+            self._answer: Any = [bits, whole.slice(self._offsets, 4 * (n + 1)), values]
         else:
             offsets = pa.py_buffer(uniform_offsets(n, self.width))
-        self._answer = [whole.slice(Packed.BITS_AT), offsets, whole.slice(self._values)]
+            self._answer = ArrowColumn.of_buffers(n, [bits, offsets, values])
 
     def column(self) -> ArrowColumn:
         """The values."""
-        return ArrowColumn.of_buffers(self.keys.length, self._answer)
+        if self.width is None:
+            return ArrowColumn.of_buffers(self.keys.length, self._answer)
+        return self._answer
