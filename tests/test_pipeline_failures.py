@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from chunked import column, fixed, some
 
-from predis_lab import DeviceFailed, DeviceTimeout, Predis, Status
+from predis_lab import DeviceFailed, DeviceTimeout, Predis, Status, Tuning
 from predis_lab.errors import PinnedMemoryUnavailable
 
 try:
@@ -236,3 +236,20 @@ def test_closing_does_not_wait_for_what_never_ends(small_chunks):
         cache.close()
         assert time.monotonic() - began < 5
     engine._abandoned.clear()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_after_a_call_that_never_ends_nobody_writes_where_its_uploads_go(cache, monkeypatch, fails):
+    engine_, keys, values = cache._table, column(fixed(np.arange(400))), some(400, 400, 400)
+    cache.insert(keys, values), cache.flushdb()
+    if fails:
+        with stuck(engine_._stream), pytest.raises(DeviceTimeout):
+            cache.insert(keys, values)
+    ring, drained = engine_.pipeline.records, []
+    monkeypatch.setattr(ring, "memory", launched.device_bytes(2**20))  # with room for all of them
+    plain = ring.drain
+    monkeypatch.setattr(ring, "drain", lambda health: (drained.append(health), plain(health)))
+    cache.tuning._tuner.pin(Tuning(small_nbytes=2**22))
+    for _ in range(2):
+        assert cache.insert(keys, values).ok and cache.find(keys).to_pylist() == values
+    assert len(drained) == fails

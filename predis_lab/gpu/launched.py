@@ -225,8 +225,12 @@ class Launched:
 
         To where the pipeline's records go: of those who write, one is at work.
         """
-        block, memory = columns[0].block, self.pipeline.records.memory
+        block, pipeline = columns[0].block, self.pipeline
+        memory = pipeline.records.memory
         if NEAR_NBYTES < block.used <= memory.size:
+            if pipeline.given_up:
+                pipeline.records.drain(self.health)
+                pipeline.given_up = False
             at = memory.data.ptr
             copy_async(at, block.at, block.used, self._stream)
             for column in columns:

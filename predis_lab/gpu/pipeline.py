@@ -60,12 +60,14 @@ class Pipeline:
     stream:       on which the table's kernels run
     room_nbytes:  of a ring of answers or records; as much as its buffers have together
     records:      that ring of records; `launched` has its own lie there
+    given_up:     whether the last call that failed was, so that uploads may still be on their way into it
     """
 
     def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
         self.table, self.health, self.stream = table, table.health, stream
         self.transfers = Transfers()
         self.trace: Trace | None = None
+        self.given_up = False
         self.writing = Turns()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         keys, chunk, nbytes = ring_nbytes(capacity_nbytes)
@@ -376,7 +378,8 @@ class Pipeline:
             yield
         except BaseException as error:
             self.health.kept.extend(used)
-            if not isinstance(error, DeviceTimeout):
+            self.given_up = isinstance(error, DeviceTimeout)
+            if not self.given_up:
                 with suppress(*REFUSALS):  # where nothing works any more, nothing is written either
                     for stream in (self._up, self.stream, self._down):
                         self.health.wait(stream, "what was under way")
