@@ -195,13 +195,15 @@ def _make_index_room(table: DeviceTable, keys: Column, now_ms: int, batch: Batch
     if table.unreported:  # as many as there may be, but not as there are
         table.read_reports(table.enter())
         return _make_index_room(table, keys, now_ms, batch)
-    present = on_device(n, np.bool_)
-    kernels.peek(keys, table.index_at, now_ms, present)
-    absent = n - int(present.sum())
+    # Counted on the host: CuPy compiles its sums on first use, which would be in the middle of somebody's write.
+    answers = on_device(n, np.bool_)
+    kernels.peek(keys, table.index_at, now_ms, answers)
+    present = answers.get()
+    absent = n - int(np.count_nonzero(present))
     if not crowded and used + absent <= HARD_LOAD * table.slots:
         return n
     grow(table, table.entries + absent, now_ms, batch)
     left = int(HARD_LOAD * table.slots) - table.entries
     if absent <= left:
         return n
-    return int((cupy.cumsum(~present) <= left).sum())
+    return int(np.count_nonzero(np.cumsum(~present) <= left))
