@@ -37,8 +37,7 @@ class MappedColumn(Column):
             self.offsets = None
         else:
             at, dtype = block.take(offsets.nbytes), offsets.dtype
-            target = np.frombuffer(block.view, dtype, len(offsets), at)
-            np.subtract(offsets, first, out=target)
+            np.subtract(offsets, first, out=block.array(at, len(offsets), dtype))
             stride, at = -1 if dtype.itemsize == 8 else -2, block.at + at
         self.arguments = block.at + begin, at, stride
         self._arrays = block, begin, last - first, at - block.at, offsets
@@ -114,7 +113,7 @@ class Block:
         if nbytes < LONG_NBYTES:
             self.view[begin : begin + nbytes] = data.data[first:last]
         else:
-            np.copyto(np.frombuffer(self.view[begin : begin + nbytes], np.uint8), data[first:last])
+            np.copyto(self.array(begin, nbytes, np.uint8), data[first:last])
         return begin
 
     def array(self, begin: int, n: int, dtype: Any) -> PinnedArray:

@@ -279,8 +279,7 @@ class DeviceTable:
 
     def _output(self, packed: Packed, stream: Any) -> kernels.Output:
         """What a launch that packs rows writes."""
-        self._scan(launching.packing(packed.n)[1], stream)
-        scan = self.work_at, self._states, self._epoch
+        scan = self._scan(launching.packing(packed.n)[1], stream)
         return kernels.packed_output(packed.n, *packed.arrays, *scan)
 
     def _scan(self, blocks: int, stream: Any) -> tuple[int, int, int]:
