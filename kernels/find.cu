@@ -3,7 +3,7 @@
 // find_dense  keys and values of one length each, multiples of 16: a row's place in the answer is known beforehand. A
 //             record is visited once (`find_dense_rows`).
 // find        everything else: probe and compare, scan the lengths, copy the values into one packed column.
-// peek        presence and expiry only.
+// peek        presence and expiry only, or how many there are.
 //
 // Bytes moved per found key of k bytes with a value of v: k (query) + 64 (bucket) + 16 + k + v (record) + v (result) + 4
 // (offset) + 1/8 (validity); the bucket and the record are the two random accesses.
@@ -53,10 +53,15 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) peek(
     const u8* key_data, const void* key_offsets, u64 key_stride, u64 n,
     u64* index, u64 buckets, u64 now,
-    u8* present,     // one byte per key, 1 or 0; or null
-    i64* expiry) {   // ms since the epoch, -1 never, -2 absent; or null
+    u8* present,    // one byte per key, 1 or 0; or null
+    i64* expiry,    // ms since the epoch, -1 never, -2 absent; or null
+    u64* count) {   // how many there are is added to it; or null
     __shared__ Lookups lookups[WARPS];
-    peek_row(
+    bool found = peek_row(
         lookups[threadIdx.x / 32], {key_data, key_offsets, key_stride}, (u64)blockIdx.x * TILE + threadIdx.x, n, index,
         buckets, now, present, expiry);
+    if (!count) return;
+    u64 sum;
+    block_scan(found, sum);
+    if (threadIdx.x == 0 && sum) atomicAdd(count, sum);
 }

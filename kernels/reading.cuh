@@ -23,17 +23,18 @@ __device__ __forceinline__ u64 find_tile(
     return emit(rows, out, states, epoch, tile, n, count, begin);
 }
 
-// Whether key i is there, and when it expires, each where it is asked for. The whole warp calls.
-__device__ __forceinline__ void peek_row(
+// Whether key i is there, told and written where that is asked for, as is when it expires. The whole warp calls.
+__device__ __forceinline__ bool peek_row(
     Lookups& lookups, const Column& keys, u64 i, u64 n, u64* index, u64 buckets, u64 now, u8* present, i64* expiry) {
     Key key = i < n ? load_key(keys, i) : Key{};
     u8* record;
     Header header;
     bool found = find_record(lookups, key, i < n, index, buckets, record, header);
-    if (i >= n) return;
+    if (i >= n) return false;
     found = found && alive(header, now);
     if (present) present[i] = found;
     if (expiry) expiry[i] = !found ? -2 : header.expiry ? (i64)header.expiry : -1;
+    return found;
 }
 
 // Looks up `rows` keys of `key_stride` bytes, 32 at most, from row `first` on, each by one lane, and writes their values of `width`

@@ -134,7 +134,7 @@ class Predis(Verbs):
                 answer = table.find(keys, now)
                 self._counted(answer.to_arrow())
         if not device:
-            rows, found = dense_rows(np, answer, width)
+            rows, found = dense_rows(answer, width)
         return rows.view(number).reshape(len(keys), *shape), found
 
     def _counted(self, values: Any) -> Any:

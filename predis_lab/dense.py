@@ -1,32 +1,27 @@
-"""Values of one length as an array that a caller calculates with. Used by `client` and `gpu.launched`."""
+"""Values of one length as an array that a caller calculates with. Used by `client`; on the device by `gpu.column_kernels`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from .columns import Column
 
 
-def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tuple[Any, Any]:
+def dense_rows(column: Column, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of `width` bytes as uint8 (n, width), zeros elsewhere, and which they are, bool (n,).
 
-    xp: numpy or cupy, as the column lies. column: with offsets. full: its rows are known to have that width, all of
-    them; a device then has nothing to look for.
+    column: with offsets, in host memory
     """
     n, data, offsets = len(column), column.data, column.offsets
     if column.validity is None:
-        found = xp.ones(n, np.bool_)
+        found = np.ones(n, np.bool_)
     else:
-        found = xp.unpackbits(column.validity, bitorder="little")[:n].view(np.bool_)
-    if full:
-        return data[: n * width].reshape(n, width), found
+        found = np.unpackbits(column.validity, bitorder="little")[:n].view(np.bool_)
     even = offsets[1:] - offsets[:-1] == width
     found &= even
     if not len(data) or not width:
-        return xp.zeros((n, width), np.uint8), found
-    filled = 0 if column.on_device else int(np.count_nonzero(even))
+        return np.zeros((n, width), np.uint8), found
+    filled = int(np.count_nonzero(even))
     if filled and column.nbytes == filled * width:  # all others are empty: these lie end to end
         start, stop = column.span
         rows = packed = np.array(data[start:stop]).reshape(filled, width)
@@ -36,5 +31,5 @@ def dense_rows(xp: Any, column: Column, width: int, *, full: bool = False) -> tu
         if not found.all():
             rows[~found] = 0
         return rows, found
-    places = offsets[:-1].astype(np.int64)[:, None] + xp.arange(width)[None, :]
-    return data[xp.minimum(places, len(data) - 1)] * found[:, None], found
+    places = offsets[:-1].astype(np.int64)[:, None] + np.arange(width)[None, :]
+    return data[np.minimum(places, len(data) - 1)] * found[:, None], found

@@ -15,7 +15,7 @@ from predis_lab import InvalidArgument, Predis, Status
 try:
     import cupy
 
-    from predis_lab.gpu import answer, pipeline, staging
+    from predis_lab.gpu import answer, packed, pipeline, staging
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -119,8 +119,9 @@ def test_lengths_that_change_in_the_middle_of_a_lookup(cache, monkeypatch):
 
 @pytest.mark.parametrize("limit", [2**31 - 1, 100_000])
 def test_known_offsets_are_shared_and_not_to_be_written(cache, monkeypatch, limit):
-    monkeypatch.setattr(answer, "INT32_MAX", limit)
-    answer._uniform.clear()
+    for module in (answer, packed):
+        monkeypatch.setattr(module, "INT32_MAX", limit)
+    packed._uniform.clear()
     keys, values = column(fixed(np.arange(3000))), column(fixed(np.arange(3000), 64))
     cache.insert(keys, values)
     found = cache.find(keys)
@@ -128,10 +129,10 @@ def test_known_offsets_are_shared_and_not_to_be_written(cache, monkeypatch, limi
     assert found.to_pylist() == values.to_pylist()
     less = cache.find(keys[:1000])
     assert less.type == pa.binary() and less.to_pylist() == values.to_pylist()[:1000]
-    assert answer.uniform_offsets(1000, 64).flags.writeable == (
+    assert packed.uniform_offsets(1000, 64).flags.writeable == (
         limit == 100_000
     )  # where it is a copy
-    assert answer.uniform_offsets(5, 3).tolist() == [0, 3, 6, 9, 12, 15]
+    assert packed.uniform_offsets(5, 3).tolist() == [0, 3, 6, 9, 12, 15]
 
 
 def test_an_empty_table_and_empty_values(cache):

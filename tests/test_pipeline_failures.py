@@ -17,7 +17,17 @@ try:
     from cupy.cuda.memory import OutOfMemoryError
     from cupy.cuda.runtime import CUDARuntimeError
 
-    from predis_lab.gpu import answer, batch, engine, kernels, launched, pinned, pipeline, staging
+    from predis_lab.gpu import (
+        answer,
+        batch,
+        column_kernels,
+        engine,
+        kernels,
+        launched,
+        pinned,
+        pipeline,
+        staging,
+    )
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -34,7 +44,7 @@ def cache(chunked_cache):
 def stage_calls(stage):
     """Where a stage's calls are made from."""
     if stage == "launch":
-        return [(kernels, "launch")]
+        return [(module, "launch") for module in (kernels, column_kernels)]
     return [(module, "copy_async") for module in (staging, pipeline, answer, launched)]
 
 

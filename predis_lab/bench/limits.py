@@ -207,9 +207,9 @@ def link_limits(nbytes: int, repeats: int) -> list[Limit]:
     import cupy
 
     from ..gpu import limits as launch
+    from ..gpu.copies import copy_async
     from ..gpu.device import Device
     from ..gpu.pinned import pinned
-    from ..gpu.staging import copy_async
 
     theory = Device.current().link_bandwidth
     up, down = pinned(nbytes, np.uint8), pinned(nbytes, np.uint8)

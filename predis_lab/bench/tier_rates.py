@@ -15,10 +15,10 @@ import numpy as np
 
 from ..columns import Column
 from ..gpu import kernels, limits
+from ..gpu.copies import copy_async
 from ..gpu.memory import on_device
 from ..gpu.pinned import pinned
 from ..gpu.sizing import BUCKET_NBYTES, MAX_LOAD, SLOTS
-from ..gpu.staging import copy_async
 from ..gpu.table import DeviceTable
 from ..table import Status
 from .device_records import KEY_NBYTES, keys, values

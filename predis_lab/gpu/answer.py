@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..columns import Column
+from .column_kernels import shift_offsets
+from .copies import copy_async
 from .health import Health
-from .packed import INT32_MAX, Packed
+from .memory import on_device
+from .packed import INT32_MAX, Packed, uniform_offsets
 from .pinned import host_array
-from .staging import copy_async
 
 # Room beyond what the rows so far lead one to expect: less than this of a second copy, and of memory.
 _MARGIN = 1.06
@@ -78,11 +80,11 @@ class Answer:
         if self.nbytes + total > INT32_MAX and self._offsets.dtype == np.int32:
             self._widen(first)
         with self._stream:
-            if self._offsets.dtype == np.int64:
-                offsets = offsets.astype(np.int64)
-            if self.nbytes:
-                offsets += self.nbytes
-        return self._offsets[first : first + n + (first + n == self.n)], offsets
+            same = offsets.dtype == self._offsets.dtype
+            shifted = offsets if same else on_device(len(offsets), np.int64)
+            if self.nbytes or not same:
+                shift_offsets(offsets, self.nbytes, shifted)
+        return self._offsets[first : first + n + (first + n == self.n)], shifted
 
     def _make_room(self, nbytes: int, rows: int, *, exact: bool) -> None:
         if nbytes <= len(self._data):
@@ -103,21 +105,3 @@ class Answer:
         offsets = host_array(self.n + 1, np.int64)
         np.copyto(offsets[: rows + 1], self._offsets[: rows + 1])
         self._offsets = offsets
-
-
-_uniform: dict[int, np.ndarray] = {}  # by width; the last one
-
-
-def uniform_offsets(n: int, width: int) -> np.ndarray:
-    """Offsets of n rows of one width, (n + 1,), not to be written to: int32, or int64 where that is too short."""
-    offsets = _uniform.get(width)
-    if offsets is None or len(offsets) <= n:
-        dtype = np.int32 if n * width <= INT32_MAX else np.int64
-        offsets = np.arange(n + 1, dtype=dtype)
-        offsets *= dtype(width)
-        offsets.flags.writeable = False
-        _uniform.clear()
-        _uniform[width] = offsets
-    if offsets.dtype == np.int64 and n * width <= INT32_MAX:
-        return offsets[: n + 1].astype(np.int32)
-    return offsets[: n + 1]

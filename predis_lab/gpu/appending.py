@@ -195,15 +195,16 @@ def _make_index_room(table: DeviceTable, keys: Column, now_ms: int, batch: Batch
     if table.unreported:  # as many as there may be, but not as there are
         table.read_reports(table.enter())
         return _make_index_room(table, keys, now_ms, batch)
-    # Counted on the host: CuPy compiles its sums on first use, which would be in the middle of somebody's write.
-    answers = on_device(n, np.bool_)
-    kernels.peek(keys, table.index_at, now_ms, answers)
-    present = answers.get()
-    absent = n - int(np.count_nonzero(present))
+    # The rest is calculated on the host: CuPy would compile it first, in the middle of somebody's write.
+    count = cupy.zeros(1, np.uint64)
+    kernels.peek(keys, table.index_at, now_ms, count=count)
+    absent = n - int(count[0])
     if not crowded and used + absent <= HARD_LOAD * table.slots:
         return n
     grow(table, table.entries + absent, now_ms, batch)
     left = int(HARD_LOAD * table.slots) - table.entries
     if absent <= left:
         return n
-    return int(np.count_nonzero(np.cumsum(~present) <= left))
+    present = on_device(n, np.bool_)
+    kernels.peek(keys, table.index_at, now_ms, present)
+    return int(np.count_nonzero(np.cumsum(~present.get()) <= left))

@@ -104,8 +104,18 @@ def find_dense(
     )
 
 
-def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any = None) -> None:
-    """Presence (uint8 or bool, (n,)) and expiry (int64 ms since the epoch, -1 never, -2 absent, (n,)) of n keys."""
+def peek(
+    keys: Column,
+    index: Any,
+    now_ms: int,
+    present: Any = None,
+    expiry: Any = None,
+    count: Any = None,
+) -> None:
+    """Presence (uint8 or bool, (n,)) and expiry (int64 ms since the epoch, -1 never, -2 absent, (n,)) of n keys.
+
+    count: uint64 (1,); how many are present is added to it
+    """
     n = len(keys)
     present = 0 if present is None else address(present, "b1 u1", n)
     expiry = 0 if expiry is None else address(expiry, "i8", n)
@@ -119,6 +129,7 @@ def peek(keys: Column, index: Any, now_ms: int, present: Any = None, expiry: Any
         now_ms,
         present,
         expiry,
+        0 if count is None else address(count, "u8", 1),
     )
 
 

@@ -11,10 +11,11 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from ..dense import dense_rows
 from ..errors import DeviceTimeout, PinnedMemoryUnavailable
 from . import appending
 from .batch import Batch, rows_that_fit, stored_in_part
+from .column_kernels import lay_out
+from .copies import copy_async
 from .mapped import Block, Lookup, MappedColumn, mapped_nbytes
 from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
@@ -22,7 +23,6 @@ from .packed import INT32_MAX, Packed, padded
 from .pinned import host_array, pinned
 from .pipeline import Pipeline
 from .sizing import BRIEF_ROWS
-from .staging import copy_async
 from .table import DeviceTable
 
 CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
@@ -84,9 +84,7 @@ class Launched:
         near = self._near(keys)
         answer = self.table.find_rows(near, width, now_ms)
         if answer is None:
-            packed = self._bring(near, now_ms)
-            full = packed.full and len(packed.data) == len(keys) * width
-            return dense_rows(cupy, packed.column, width, full=full)
+            return lay_out(self._bring(near, now_ms).column, width)
         self._has_read(near, now_ms, nullcontext())
         self._borrow(near)
         return answer

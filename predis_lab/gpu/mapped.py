@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..columns import ArrowColumn, Column
-from .answer import uniform_offsets
-from .packed import Packed, padded
+from .copies import copy_together
+from .packed import Packed, padded, uniform_offsets
 from .pinned import PinnedArray, pinned_memory
+from .sizing import ALONE_NBYTES, PACKERS
 
 # Of as many bytes NumPy's copies let others have the interpreter; for fewer, waking them would take longer than the copy.
 LONG_NBYTES = 2**17
@@ -112,8 +113,10 @@ class Block:
         begin = self.take(nbytes)
         if nbytes < LONG_NBYTES:
             self.view[begin : begin + nbytes] = data.data[first:last]
-        else:
+        elif nbytes <= ALONE_NBYTES:
             np.copyto(self.array(begin, nbytes, np.uint8), data[first:last])
+        else:
+            copy_together(self.array(begin, nbytes, np.uint8), data[first:last], PACKERS)
         return begin
 
     def array(self, begin: int, n: int, dtype: Any) -> PinnedArray:

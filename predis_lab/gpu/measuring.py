@@ -21,13 +21,13 @@ from cupy.cuda import runtime
 from ..columns import Column
 from ..errors import PredisError
 from . import kept, modules, tuner
+from .copies import copy_async, copy_together
 from .doorbell import NotServedError
 from .health import Health
 from .memory import REFUSALS
 from .pinned import host_array
 from .sizing import DEPTH, MOST_DEPTH, PACKERS
 from .stages import Machine, Setting
-from .staging import copy_async, copy_together
 from .transfers import Transfers
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import cupy
 import numpy as np
 
 from ..columns import Column
+from .column_kernels import shift_offsets
 
 
 def uploaded(
@@ -28,8 +29,7 @@ def uploaded(
 def rebase(column: Column, start: int) -> None:
     """Takes `start` off a device column's offsets, on the current stream."""
     if column.offsets is not None and start:
-        offsets = column.offsets
-        offsets -= start
+        shift_offsets(column.offsets, -start, column.offsets)
 
 
 def on_host(column: Column) -> Column:

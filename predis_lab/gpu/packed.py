@@ -86,3 +86,21 @@ class Packed:
 def padded(nbytes: int) -> int:
     """The next multiple of 16."""
     return (nbytes + 15) & ~15
+
+
+_uniform: dict[int, np.ndarray] = {}  # by width; the last one
+
+
+def uniform_offsets(n: int, width: int) -> np.ndarray:
+    """Offsets of n rows of one width, (n + 1,), not to be written to: int32, or int64 where that is too short."""
+    offsets = _uniform.get(width)
+    if offsets is None or len(offsets) <= n:
+        dtype = np.int32 if n * width <= INT32_MAX else np.int64
+        offsets = np.arange(n + 1, dtype=dtype)
+        offsets *= dtype(width)
+        offsets.flags.writeable = False
+        _uniform.clear()
+        _uniform[width] = offsets
+    if offsets.dtype == np.int64 and n * width <= INT32_MAX:
+        return offsets[: n + 1].astype(np.int32)
+    return offsets[: n + 1]

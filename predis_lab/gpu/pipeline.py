@@ -26,6 +26,7 @@ from ..errors import DeviceTimeout, InvalidArgument
 from . import appending
 from .answer import Answer
 from .batch import Batch, stored_in_part
+from .copies import copy_async
 from .health import Turns
 from .memory import REFUSALS, device_bytes, from_driver, on_device
 from .moving import rebase, uploaded
@@ -44,7 +45,7 @@ from .ring import (
     share_of,
 )
 from .stages import Setting
-from .staging import Part, Staging, copy_async
+from .staging import Part, Staging
 from .table import DeviceTable
 from .tracing import Interval, Trace
 from .transfers import Moved, Transfers, measured

@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "columns",
     "doorbell",
     "checksum",
     "tiers",

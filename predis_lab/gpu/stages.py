@@ -141,7 +141,7 @@ def by_launch(machine: Machine, shape: Shape) -> Estimate:
     """Keys are copied into mapped memory, and one kernel reads and writes across the link."""
     stages = {
         _FIXED: machine.launch_s,
-        PACK: shape.rows * shape.up / machine.pack,
+        PACK: pack_s(machine, shape.rows * shape.up, machine.packers),
         KERNEL: shape.rows * _kernel_row_s(machine, shape),
         **_mapped(machine, shape),
     }

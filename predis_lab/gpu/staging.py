@@ -15,16 +15,15 @@ from typing import Any
 
 import cupy
 import numpy as np
-import pyarrow as pa
-from cupy.cuda import runtime
 
 from ..columns import Column
+from .copies import copy_async, copy_together
 from .health import Health
 from .moving import uploaded
 from .packed import padded
 from .pinned import host_array, is_pinned
 from .ring import Rows, upload_nbytes
-from .sizing import ALONE_NBYTES, BUFFER_NBYTES, PACKERS
+from .sizing import BUFFER_NBYTES, PACKERS
 from .tracing import Trace
 
 AHEAD = 2  # parts packed before they are asked for
@@ -198,18 +197,3 @@ def _runs(columns: Sequence[Column], pieces: Iterable[Rows]) -> Iterator[list[Ro
         run.append((first, stop))
     if run:
         yield run
-
-
-def copy_together(target: np.ndarray, source: np.ndarray, packers: int) -> None:
-    """Copies bytes to the front of `target` with so many cores, the interpreter left to others."""
-    writer = pa.FixedSizeBufferWriter(pa.py_buffer(target))
-    writer.set_memcopy_threads(packers)
-    writer.set_memcopy_threshold(ALONE_NBYTES)
-    writer.write(pa.py_buffer(source))
-
-
-def copy_async(target: int, source: int, nbytes: int, stream: Any, *, down: bool = False) -> None:
-    """One asynchronous copy between addresses, to the device or `down` from it; host ends should be pinned."""
-    if nbytes:
-        kind = runtime.memcpyDeviceToHost if down else runtime.memcpyHostToDevice
-        runtime.memcpyAsync(target, source, nbytes, kind, stream.ptr)

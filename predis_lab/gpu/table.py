@@ -27,7 +27,7 @@ from .pinned import pinned
 from .sizing import MIN_INDEX
 from .tiers import Tiers
 
-MODULES = ("find", "insert", "erase", "maintain")  # that every table launches kernels of
+MODULES = ("find", "insert", "erase", "maintain", "columns")  # that every table launches kernels of
 
 
 class DeviceTable:

@@ -23,8 +23,8 @@ from .sizing import (
 )
 from .stages import DOORBELL, LAUNCH, PIPELINE, Estimate, Machine, Setting, Shape
 
-# A single launch copies with one core: never the best way for as much as this.
-MOST_SMALL_NBYTES = 2**24
+# In a single launch nothing overlaps: never the best way for as much as this.
+MOST_SMALL_NBYTES = 2**26
 LEAST_CHUNK_NBYTES = 256  # what chunks are cut by
 PREFERRED = 0.01  # of the time: settings that gain less are not taken instead of today's own
 
