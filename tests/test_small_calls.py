@@ -1,6 +1,8 @@
 """Calls of a few launches: every number of rows that fills a block, a warp or a byte of bits, in memory that a call has to itself."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ try:
     import cupy
     from test_pipeline_failures import stuck
 
-    from predis_lab.gpu import kernels, launched, launching, mapped, modules
+    from predis_lab.gpu import kernels, launched, launching, mapped, modules, table
 except ImportError:  # every test here then skips with this as its reason, see conftest
     cupy = None
 
@@ -152,6 +154,39 @@ def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, module, 
     assert cache.find(keys).to_pylist() == values
     assert cache.insert(keys, later).counts()["updated"] == 500
     assert cache.find(keys).to_pylist() == later
+
+
+@pytest.mark.parametrize("way", ["find", "insert"])
+@pytest.mark.parametrize("other", [64, 5])
+def test_others_get_through_while_many_keys_are_copied(cache, monkeypatch, way, other):
+    """What they store meanwhile may have another length than all values so far had."""
+    for module in (mapped, table, launched):
+        monkeypatch.setattr(module, "ALONE_NBYTES", 1000)
+    monkeypatch.setattr(mapped, "LONG_NBYTES", 100)
+    keys, values = column(fixed(np.arange(301))), some(301, 64, 64)
+    cache.insert(keys, values)
+    last = keys[300].as_py()
+    plain, copying, go_on = mapped.copy_together, threading.Event(), threading.Event()
+
+    def copy(*copied):
+        copying.set()
+        assert go_on.wait(5)
+        plain(*copied)
+
+    monkeypatch.setattr(mapped, "copy_together", copy)
+    with ThreadPoolExecutor(1) as pool:
+        newer = values[::-1]
+        asked = pool.submit(cache.find if way == "find" else lambda k: cache.insert(k, newer), keys)
+        assert copying.wait(5)
+        assert cache.get(last) == values[300]
+        if way == "find":
+            cache.set(last, b"v" * other)
+        go_on.set()
+        answer = asked.result()
+    if way == "find":
+        assert answer.to_pylist() == [*values[:300], b"v" * other]
+    else:
+        assert answer.ok and cache.find(keys).to_pylist() == newer
 
 
 @pytest.mark.parametrize("n", [20, 800, 4000])

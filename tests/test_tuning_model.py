@@ -175,7 +175,7 @@ def shape_of(rows, value_nbytes, verb=FIND):
 
 
 # About as long by two ways each.
-CROSSINGS = [shape_of(640, 64), shape_of(100_000, 64), shape_of(30_000, 64, INSERT), shape_of(2500, 1024, INSERT)]  # fmt: skip
+CROSSINGS = [shape_of(640, 64), shape_of(330_000, 64), shape_of(200_000, 64, INSERT), shape_of(15_000, 1024, INSERT)]  # fmt: skip
 
 
 @given(
@@ -225,7 +225,7 @@ def test_a_change_of_value_size_is_followed_at_once(monkeypatch):
 def test_drift_is_followed_and_back_again(monkeypatch, noise):
     """Launches become three times as slow, as beside a neighbour who takes the cores, and then fast again."""
     played = Played(monkeypatch, noise=noise)
-    shape = shape_of(60_000, 64)
+    shape = shape_of(150_000, 64)
     played.call(shape, 200)
     assert played.case(shape).current.way == LAUNCH
     played.off = {LAUNCH: 3.0}
@@ -239,7 +239,7 @@ def test_drift_is_followed_and_back_again(monkeypatch, noise):
 
 def test_one_call_that_hangs_changes_nothing(monkeypatch):
     played = Played(monkeypatch)
-    shape = shape_of(60_000, 64)
+    shape = shape_of(200_000, 64)
     played.call(shape, 200)
     before = played.case(shape).current
     for _ in range(20):
@@ -254,7 +254,7 @@ def test_calls_that_are_held_up_while_they_are_tried_condemn_nothing(monkeypatch
     """One call in eight takes ten times as long, whichever way it goes."""
     for seed in range(20):
         played = Played(monkeypatch, seed=seed, off={LAUNCH: 1.3})
-        shape, plain = shape_of(100_000, 64), played.took
+        shape, plain = shape_of(300_000, 64), played.took
         held = random.Random(seed)
         played.took = lambda *call: plain(*call) * (10 if held.random() < 0.125 else 1)  # noqa: B023
         played.call(shape, 3000)
@@ -264,7 +264,7 @@ def test_calls_that_are_held_up_while_they_are_tried_condemn_nothing(monkeypatch
 
 def test_what_takes_far_longer_than_thought_is_hardly_tried(monkeypatch):
     played = Played(monkeypatch, off={PIPELINE: 50.0})
-    shape = shape_of(60_000, 64)
+    shape = shape_of(200_000, 64)
     played.call(shape, 3000)
     case = played.case(shape)
     assert case.current.way == LAUNCH

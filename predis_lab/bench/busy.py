@@ -8,7 +8,6 @@ Columns lie on the host, so that it is the link that is busy; or on the device, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,15 +85,13 @@ def measure_busy(
     # Some to a window: where threads keep the interpreter busy, a reading comes late, or none in a window.
     interval_s = min(0.1, seconds / windows / 5)
     with Telemetry(interval_s=interval_s) as telemetry:
-        began = time.perf_counter()
         load = sustained(
             cache, keys, seconds=seconds, threads=threads, batch=batch, windows=windows, seed=seed,
             progress=progress, **(ON_DEVICE if device else {}),
         )  # fmt: skip
         telemetry.look()
-        # Batches are prepared before the clock runs: what came first is not the work.
-        ended = time.perf_counter()
-    edges = np.linspace(max(began, ended - load.seconds), ended, windows + 1)
+    # Before that batches are prepared, and after it answers are looked at: neither is the work.
+    edges = np.linspace(load.began, load.began + load.seconds, windows + 1)
     system = f"predis-{backend_of(cache)} columns" + " on device" * device
     params = {"batch": batch, "threads": threads}
     for block, (rate, _) in enumerate(load.windows):

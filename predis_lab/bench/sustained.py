@@ -87,6 +87,7 @@ class Log:
 class Load:
     """What a load came to.
 
+    began:      when that was (s, perf_counter)
     seconds:    from the start to the last answer
     histogram:  latencies of all batches in ns
     windows:    per window: operations per second, and the latencies of the batches that ended in it (ns)
@@ -94,6 +95,7 @@ class Load:
     """
 
     operations: int
+    began: float
     seconds: float
     histogram: HdrHistogram
     windows: list[tuple[float, np.ndarray]]
@@ -214,6 +216,7 @@ def _sum_up(logs: list[Log], batch: int, began_ns: int, windows: int) -> Load:
     wrong = sum(one.wrong(answer) for log in logs for one, answer in log.kept)
     return Load(
         operations=len(ended) * batch,
+        began=began_ns * 1e-9,
         seconds=float(edges[-1] - edges[0]) * 1e-9,
         histogram=histogram_of(latencies),
         windows=[(len(part) * batch / length, part) for part in parts],

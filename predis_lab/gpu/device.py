@@ -35,23 +35,26 @@ class Device:
     @classmethod
     def current(cls) -> Device:
         """The device CuPy uses now."""
-        number = cupy.cuda.runtime.getDevice()
-        properties = cupy.cuda.runtime.getDeviceProperties(number)
-        name = properties["name"].decode()
-        generation, width, driver = _link(cupy.cuda.runtime.deviceGetPCIBusId(number))
-        return cls(
-            name=name,
-            arch=properties["major"] * 10 + properties["minor"],
-            multiprocessors=properties["multiProcessorCount"],
-            threads_per_multiprocessor=properties["maxThreadsPerMultiProcessor"],
-            l2_nbytes=properties["l2CacheSize"],
-            memory_nbytes=properties["totalGlobalMem"],
-            memory_bandwidth=_memory_bandwidth(number),
-            link_generation=generation,
-            link_width=width,
-            link_bandwidth=link_bandwidth(generation, width) if generation and width else None,
-            driver=driver,
-        )
+        return _device(cupy.cuda.runtime.getDevice())
+
+
+@functools.cache  # the management library takes some ten milliseconds to start
+def _device(number: int) -> Device:
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    generation, width, driver = _link(cupy.cuda.runtime.deviceGetPCIBusId(number))
+    return Device(
+        name=properties["name"].decode(),
+        arch=properties["major"] * 10 + properties["minor"],
+        multiprocessors=properties["multiProcessorCount"],
+        threads_per_multiprocessor=properties["maxThreadsPerMultiProcessor"],
+        l2_nbytes=properties["l2CacheSize"],
+        memory_nbytes=properties["totalGlobalMem"],
+        memory_bandwidth=_memory_bandwidth(number),
+        link_generation=generation,
+        link_width=width,
+        link_bandwidth=link_bandwidth(generation, width) if generation and width else None,
+        driver=driver,
+    )
 
 
 def link_bandwidth(generation: int, width: int) -> float:

@@ -22,7 +22,7 @@ from .moving import rebase, uploaded
 from .packed import INT32_MAX, Packed, padded
 from .pinned import host_array, pinned
 from .pipeline import Pipeline
-from .sizing import BRIEF_ROWS
+from .sizing import ALONE_NBYTES, BRIEF_ROWS
 from .table import DeviceTable
 
 CHUNK_NBYTES = 2**29  # of records, per launch of an insert of columns on the device
@@ -173,7 +173,10 @@ class Launched:
         status, used = pinned(len(keys), np.int8), list[Any]()
 
         def reach(*pair: Column) -> list[MappedColumn]:
-            copies = Block.of(*pair)
+            # With checksums nobody may read between a batch's first record and its seal.
+            nbytes = 0 if self.table.checksums else sum(column.nbytes for column in pair)
+            with self.health.unlocked() if nbytes > ALONE_NBYTES else nullcontext():
+                copies = Block.of(*pair)
             used.extend(copies)
             self._send(copies)
             return copies

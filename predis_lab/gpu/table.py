@@ -24,7 +24,7 @@ from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
-from .sizing import MIN_INDEX
+from .sizing import ALONE_NBYTES, MIN_INDEX
 from .tiers import Tiers
 
 MODULES = ("find", "insert", "erase", "maintain", "columns")  # that every table launches kernels of
@@ -143,23 +143,35 @@ class DeviceTable:
 
         raises: PinnedMemoryUnavailable
         """
+        call = self._copied(keys, capacity)
         self.enter(stream)
-        width, n = self.uniform_nbytes, keys.length
-        if width is not None and n * width > capacity:
-            width = None
-        if width is not None and not width % kernels.PIECE_NBYTES and kernels.is_in_pieces(keys):
-            call = Lookup(keys, n * width, width)
-            values, _, validity, _ = call.places
+        values, offsets, validity, total = call.places
+        if call.width is not None:
             places = values, None, validity
-            kernels.find_dense(call.keys, self.index_at, now_ms, width, *places, stream=stream)
+            kernels.find_dense(call.keys, self.index_at, now_ms, call.width, *places, stream=stream)
         else:
-            call = Lookup(keys, capacity, None)
-            values, offsets, validity, total = call.places
-            rows, blocks = launching.packing(n)
+            rows, blocks = launching.packing(keys.length)
             scan = rows, *self._scan(blocks, stream)
             output = values, capacity, offsets, 0, validity, total, *scan
             kernels.find(call.keys, self.index_at, now_ms, output, stream)
         return call
+
+    def _copied(self, keys: Column, capacity: int) -> Lookup:
+        """The memory of `look_up`. Where that takes a while, others get through meanwhile."""
+        width = self.uniform_nbytes
+        if width is not None and (
+            width % kernels.PIECE_NBYTES
+            or keys.length * width > capacity
+            or not kernels.is_in_pieces(keys)
+        ):
+            width = None
+        room = capacity if width is None else keys.length * width
+        if keys.nbytes <= ALONE_NBYTES:
+            return Lookup(keys, room, width)
+        with self.health.unlocked():
+            call = Lookup(keys, room, width)
+        # Values of other lengths may have been stored.
+        return call if width in (None, self.uniform_nbytes) else self._copied(keys, capacity)
 
     def find_rows(self, keys: Column, width: int, now_ms: int) -> tuple[Any, Any] | None:
         """Values of `width` bytes as uint8 (n, width), zeros elsewhere, and which keys have one, bool (n,).
