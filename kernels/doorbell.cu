@@ -7,9 +7,10 @@
 //
 // What takes time is going to the host and back, a microsecond each time, so a request is read by the very look that finds
 // it: it is written in sectors of 32 bytes, three words and its number, and a look that sees the number in a sector sees the
-// words before it (a sector is read at once, and the host writes in order). Sectors are all of a short request: one key of 24
-// bytes or less, and a value of 120 to be stored. One warp answers it; to a lookup with the record as it lies. What a longer
-// request brings is read in one more go, by all threads, and kept on the device. An answer is written, then its number.
+// words before it (a sector is read at once, by two lanes that go together, and the host writes in order). Sectors are all of
+// a short request: one key of 24 bytes or less, and a value of 120 to be stored. One warp answers it; to a lookup with the
+// record as it lies. What a longer request brings is read in one more go, by all threads, and kept on the device. An answer is
+// written, then its number.
 //
 // On its way out the block says so before it looks for a request one last time: who asks later sees it gone.
 //
@@ -89,6 +90,8 @@ __device__ __forceinline__ u64 nanoseconds() {
 __device__ __forceinline__ ulonglong2 look(const u64* box, u32 lanes) {
     u32 lane = threadIdx.x % 32;
     ulonglong2 words = {};
+    // Where several processes share the device, lanes come out of a pause apart: each would read its half of a sector by itself.
+    __syncwarp();
     if (lane < lanes) {
         asm volatile(
             "ld.volatile.global.v2.u64 {%0, %1}, [%2];" : "=l"(words.x), "=l"(words.y) : "l"(box + 2 * lane) : "memory");

@@ -447,6 +447,32 @@ def test_a_process_ends_while_a_block_stays(ending):
     assert time.monotonic() - began < 50
 
 
+def test_blocks_of_several_processes_answer_what_they_were_asked():
+    """On a device that takes turns between them a block may be stopped in the middle of a look, or between two."""
+    code = (
+        "import random, sys, time\n"
+        "from predis_lab import Predis\n"
+        "cache, chance, known = Predis('64MiB', backend='cuda'), random.Random(sys.argv[1]), {}\n"
+        "keys = [chance.randbytes(chance.choice([5, 12, 16, 24])) for _ in range(300)]\n"
+        "cache.set('a', 1)\n"
+        "end, wrong = time.monotonic() + 6, 0\n"
+        "while time.monotonic() < end:\n"
+        "    key, other = chance.sample(keys, 2)\n"
+        "    known[key] = chance.randbytes(chance.choice([0, 8, 64, 100]))\n"
+        "    cache.set(key, known[key])\n"
+        "    wrong += cache.get(other) != known.get(other)\n"
+        "    wrong += cache.exists(other) != (other in known)\n"
+        "    if chance.random() < 0.2:\n"
+        "        wrong += cache.delete(other) != (known.pop(other, None) is not None)\n"
+        "    wrong += cache.get(key) != known[key]\n"
+        "sys.exit(wrong > 0)\n"
+    )
+    command = [sys.executable, "-c", code]
+    beside = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE) for n in range(8)]
+    assert [one.communicate(timeout=60)[1] for one in beside] == [b""] * 8
+    assert [one.returncode for one in beside] == [0] * 8
+
+
 def test_a_cache_without_one_has_none():
     with Predis("64MiB", backend="cuda", doorbell=False) as cache:
         assert cache._table.doorbell is None
