@@ -12,7 +12,7 @@ from simulated import LITTLE_ROOM, MACHINES, ROOM, USUAL, play, shapes, sweep
 
 from predis_lab import InvalidArgument, Predis, Tuning, UnsupportedType
 from predis_lab.gpu import kept, stages, tuner, tuning
-from predis_lab.gpu.stages import DOORBELL, FIND, INSERT, LAUNCH, PIPELINE, Machine, Shape
+from predis_lab.gpu.stages import DOORBELL, FIND, INSERT, LAUNCH, PEEK, PIPELINE, Machine, Shape
 from predis_lab.gpu.tuner import Tuner
 
 READ = kept.read  # conftest has it find nothing
@@ -94,7 +94,7 @@ def test_each_machine_is_served_in_its_own_way():
 
 
 @given(
-    st.sampled_from([FIND, INSERT, stages.PEEK]),
+    st.sampled_from([FIND, INSERT, PEEK]),
     st.integers(1, 10**7),
     st.integers(0, 5000),
     st.floats(0, 0.95),
@@ -277,9 +277,23 @@ def test_short_calls_are_timed_now_and_then(monkeypatch):
     timed = {}
     for shape in (few, more, many):
         up, down = int(shape.rows * shape.up), int(shape.rows * shape.down)
+        played.call(shape, tuner.SETTLING)
         turns = [played.tuner.turn(FIND, shape.rows, up, down)[1] > 0 for _ in range(320)]
         timed[shape] = sum(turns)
     assert timed == {few: 5, more: 40, many: 320}
+
+
+@pytest.mark.parametrize(("verb", "rows", "slow", "by"), [
+    (FIND, 500, DOORBELL, 1.4), (PEEK, 1000, LAUNCH, 4.0),
+])  # fmt: skip
+def test_a_short_call_soon_goes_the_way_that_is_fastest(monkeypatch, verb, rows, slow, by):
+    """Where the model is wrong, be it about calls of some ten microseconds."""
+    played, shape = Played(monkeypatch, noise=0.05, off={slow: by}), shape_of(rows, 64, verb)
+    played.call(shape)
+    assert played.case(shape).current.way == slow
+    played.call(shape, 200)
+    assert played.case(shape).current.way != slow
+    assert played.took(played.case(shape).current, shape) <= 1.05 * played.best(shape)
 
 
 def test_a_pinned_tuning_is_kept(monkeypatch):

@@ -37,9 +37,11 @@ MARGIN = 0.05  # of the time, that a change has to gain
 # A case whose calls take that much longer or shorter than when it tried is another one.
 MOVED = math.log(1.25)
 WAIT = 32  # calls between changes of mind; twice as many after each
-# Calls as short as this are timed one in eight, or one in sixty-four: timing more of them would show.
+# Calls as short as this are timed one in eight, or one in sixty-four: timing more of them would show. But all of the first ones
+# are: as many as it takes to try everything.
 SAMPLED_BELOW_S, SHORT_S = 2e-4, 5e-5
 EIGHTH, SIXTY_FOURTH = 7, 63
+SETTLING = 128
 
 
 class Arm:
@@ -101,9 +103,7 @@ class Case:
         self.traffic = shape.traffic
         self.arms = [*self._arms(machine)]
         self.current = min(self.arms, key=lambda arm: arm.expected(self.traffic))
-        takes = self.current.expected(self.traffic)
-        often = EIGHTH if takes >= SHORT_S else SIXTY_FOURTH
-        self.mask = often if takes < SAMPLED_BELOW_S else 0
+        self.mask = 0  # of the number of a call that is timed
         self.calls = self.changes = self.trials = 0
         self._changed_at, self._tried_at_off, self._fresh_at = 0, 0.0, FRESH
 
@@ -141,6 +141,10 @@ class Case:
     def learn(self, arm: Arm, traffic: float, seconds: float) -> None:
         """What a call took; then, whether the case had better be served in another way."""
         arm.learn(traffic, seconds)
+        if self.calls >= SETTLING:
+            takes = self.current.believed(self.traffic)
+            often = EIGHTH if takes >= SHORT_S else SIXTY_FOURTH
+            self.mask = often if takes < SAMPLED_BELOW_S else 0
         if arm is self.current and len(arm.first) < FIRST:
             self._tried_at_off = arm.off
         elif arm is self.current and abs(arm.off - self._tried_at_off) > MOVED:
