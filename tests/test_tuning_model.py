@@ -213,7 +213,7 @@ def test_a_change_of_value_size_is_followed_at_once(monkeypatch):
     """What the cache held before says nothing of larger values: the first call already goes their way."""
     played = Played(monkeypatch)
     ways = []
-    for nbytes in (16, 4096, 64, 4096):
+    for nbytes in (16, 8192, 64, 8192):
         shape = shape_of(20_000, nbytes)
         took = played.call(shape, 50) / 50
         assert took <= 1.06 * sweep(USUAL, shape)
