@@ -96,7 +96,7 @@ def test_what_is_chosen_for_and_why(make):
     assert "nothing has been measured" in str(cache.tuning.explain(10))
     assert cache.tuning.explain(10).shape.down == 100 + 4.125
     cache._table.tuner.adopt(USUAL)
-    few, many = cache.tuning.explain(10), cache.tuning.explain(10**6, 64, verb="insert")
+    few, many = cache.tuning.explain(10), cache.tuning.explain(10**7, 64, verb="insert")
     assert few.way == "launch" and many.way == "pipeline" and many.choice.estimates[many.way].stages
     assert cache.tuning.current.way(10_000, 10_000 * 220) == cache.tuning.explain(10_000).way
     assert "chosen by what was measured" in str(cache.tuning)

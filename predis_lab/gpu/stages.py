@@ -29,6 +29,7 @@ PACK, HOST, UPLOAD, KERNEL, DOWNLOAD = "pack", "host", "upload", "kernel", "down
 _FIXED = "start"
 OFFSET_NBYTES = 4.125  # of an answer beside its value: its offset, and a bit
 DEPTHS = (DEPTH, 2, 3, MOST_DEPTH)
+ACROSS = 3  # times as long as a copy: records that are read across the link, where a ring does not hold them
 LEAST_ROWS, MOST_CHUNKS = 8, 256  # of a chunk, of a batch
 # A fuller index has lookups probe further: by a fifth at 0.95 (notebook 00, `find_64v_load95`), by next to nothing at half.
 _PROBED_POWER, _PROBED_SHARE = 8, 1 / 3
@@ -139,12 +140,15 @@ def by_doorbell(machine: Machine, shape: Shape) -> Estimate:
 
 def by_launch(machine: Machine, shape: Shape) -> Estimate:
     """Keys are copied into mapped memory, and one kernel reads and writes across the link."""
+    up = shape.rows * shape.up
     stages = {
         _FIXED: machine.launch_s,
-        PACK: pack_s(machine, shape.rows * shape.up, machine.packers),
+        PACK: pack_s(machine, up, machine.packers),
         KERNEL: shape.rows * _kernel_row_s(machine, shape),
         **_mapped(machine, shape),
     }
+    if shape.verb == INSERT and up > shape.room_nbytes:
+        stages[UPLOAD] *= ACROSS
     return Estimate(sum(stages.values()), stages)
 
 
