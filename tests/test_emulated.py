@@ -20,7 +20,7 @@ MODULES = (
     ("tiers",),
     ("conformance", "client", "hot", "device_table", "modules", "pinned", "staging"),
     ("checksums", "ladder", "kernel_samples", "counted", "bulk", "state_machine"),
-    ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "memory"),
+    ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "column_kernels", "memory"),
     ("announced", "tier_room", "doorbell", "launched_verbs", "small_calls", "tuning"),
 )
 TOO_MUCH = (
@@ -56,7 +56,11 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
 @needs_x86
 @pytest.mark.parametrize(
     "modules",
-    [("pipeline", "pipeline_failures", "staging"), ("device_table",), ("doorbell", "small_calls")],
+    [
+        ("pipeline", "pipeline_failures", "staging"),
+        ("device_table", "column_kernels"),
+        ("doorbell", "small_calls"),
+    ],
     ids="-".join,
 )
 def test_host_code_keeps_in_order_what_the_device_does_later(modules, tmp_path):

@@ -158,7 +158,7 @@ def test_long_columns_that_do_not_get_to_the_device(cache, monkeypatch, module, 
 
 @pytest.mark.parametrize("way", ["find", "insert"])
 @pytest.mark.parametrize("other", [64, 5])
-def test_others_get_through_while_many_keys_are_copied(cache, monkeypatch, way, other):
+def test_while_many_keys_are_copied_others_are_served(cache, monkeypatch, way, other):
     """What they store meanwhile may have another length than all values so far had."""
     for module in (mapped, table, launched):
         monkeypatch.setattr(module, "ALONE_NBYTES", 1000)
