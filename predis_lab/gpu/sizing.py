@@ -28,8 +28,8 @@ MIN_SEGMENT, MAX_SEGMENT, SEGMENTS = 2**16, 2**30, 64
 BRIEF_ROWS = 2**14
 # Of a call at the doorbell at most: keys, and bytes that it sends or brings.
 ROWS, NBYTES = 1024, 2**17
-# A call with less traffic than this, both ways together, goes through mapped memory. On an H200 host the pipeline takes longer up
-# to 24 MiB where records are to be stored, and up to 60 at least where values are to be found (notebook 03).
+# A call with less traffic than this, both ways together, goes through mapped memory. On an H200 host the pipeline takes longer at
+# 8 MB where records are to be stored, and at 80 still where values are to be found (notebook 03, the best of each).
 SMALL_NBYTES = 2**24
 # Buffers of a ring: one that is filled, two whose chunks wait, one that is emptied; shorter chunks may be more.
 DEPTH, MOST_DEPTH = 4, 8

@@ -23,7 +23,7 @@ from .sizing import (
 )
 from .stages import DOORBELL, LAUNCH, PIPELINE, Estimate, Machine, Setting, Shape
 
-# In a single launch nothing overlaps: never the best way for as much as this.
+# In a single launch nothing overlaps, and all that it carries is pinned at once: not thought of for more than this.
 MOST_SMALL_NBYTES = 2**27
 LEAST_CHUNK_NBYTES = 256  # what chunks are cut by
 PREFERRED = 0.01  # of the time: settings that gain less are not taken instead of today's own
