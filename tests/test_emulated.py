@@ -26,6 +26,7 @@ MODULES = (
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
     "dlpack",  # nobody to hand anything to
+    "several_processes",  # eight of them, and no device that takes turns between them
     # Long ones, whose like are played: other seeds and kinds, more turns.
     *("0-fixed", "1-fixed", "1-variable", "zipf_load", "written_over_again"),
 )  # for one thread at a time
