@@ -166,6 +166,13 @@ __device__ __forceinline__ Key load_key(const Column& keys, u64 i) {
     return key;
 }
 
+// The same where all keys have one length, a multiple of 16, and lie aligned.
+__device__ __forceinline__ Key load_dense_key(const u8* data, u64 nbytes, u64 i) {
+    const u8* at = data + i * nbytes;
+    ulonglong2 words = load<COLUMN>((const ulonglong2*)at);
+    return {at, nbytes, words.x, words.y};
+}
+
 __device__ __forceinline__ u64 fold(u64 a, u64 b) { return a * b ^ __umul64hi(a, b); }
 
 // A 64-bit hash by folded 128-bit products (Wang Yi, wyhash): home bucket from the high bits, fingerprint from

@@ -35,17 +35,17 @@ extern "C" __global__ void __launch_bounds__(TILE, FIND_BLOCKS) find_dense(
     u64 wide, u32* validity, u8* present,  // a bit, and a byte, per key: 1 or 0; or null
     u64 tile_rows) {                       // of a block, a multiple of eight for each warp, 32 at most
     __shared__ Probes probes[WARPS];
-    u32 lane = threadIdx.x % 32;
-    u64 warp_rows = tile_rows / WARPS, first = blockIdx.x * tile_rows + threadIdx.x / 32 * warp_rows, i = first + lane;
+    u32 lane = threadIdx.x % 32, warp_rows = (u32)tile_rows / WARPS;
+    u64 first = ((u64)blockIdx.x * WARPS + threadIdx.x / 32) * warp_rows, i = first + lane;
     if (first >= (n + 31) / 32 * 32) return;  // who has no row may have bits of the last word
-    u32 rows = first < n ? min(n - first, warp_rows) : 0;
-    Output out = {values, 0, value_offsets, wide, validity, nullptr};
-    if (value_offsets) {
-        if (lane < rows) store_offset(out, i, i * width);
-        if (lane < rows && i == n - 1) store_offset(out, n, n * width);
-    }
+    u32 rows = first < n ? min(n - first, (u64)warp_rows) : 0;
     u32 found = find_dense_rows(
         probes[threadIdx.x / 32], key_data, key_stride, first, rows, index, buckets, now, width, values);
+    Output out = {values, 0, value_offsets, wide, validity, nullptr};
+    if (value_offsets && lane < rows) {  // not before: who looks for a key waits for nothing longer than for that
+        store_offset(out, i, i * width);
+        if (i == n - 1) store_offset(out, n, n * width);
+    }
     if (validity) store_bits(validity, first, warp_rows, found);
     if (present && lane < rows) present[i] = found >> lane & 1;
 }

@@ -47,7 +47,7 @@ __device__ __forceinline__ u32 find_dense_rows(
     u32 lane = threadIdx.x % 32;
     u64 i = first + lane;
     {
-        Key key = lane < rows ? load_key({key_data, nullptr, key_stride}, i) : Key{};
+        Key key = lane < rows ? load_dense_key(key_data, key_stride, i) : Key{};
         probe(mine, nullptr, hash(key), lane < rows, index, buckets);
     }
     u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
