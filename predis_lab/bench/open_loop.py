@@ -10,6 +10,7 @@ The sender itself is measured in the same way, with nobody to ask ("nobody"): wh
 from __future__ import annotations
 
 import gc
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -121,7 +122,7 @@ def _wait_until(moment: int) -> int:
         if left > SLEEP_NS:
             time.sleep((left - SPIN_NS) * 1e-9)
         elif left > SPIN_NS // 10:
-            time.sleep(0)  # other threads of this process may have the interpreter meanwhile
+            os.sched_yield()  # other threads of this process may have the interpreter meanwhile
     return now
 
 

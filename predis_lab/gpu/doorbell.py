@@ -23,6 +23,7 @@ from ..errors import DeviceFailed
 from ..table import RECORD_HEADER_NBYTES
 from . import kernels
 from .batch import record_bound
+from .health import pause
 from .launching import address, index_arguments
 from .memory import device_bytes, on_device
 from .modules import function
@@ -374,7 +375,7 @@ class Doorbell:
             elif waited > self.health.timeout_s:
                 self._seen = -1
                 self.health.give_up(self._stream, "a small call")
-            time.sleep(0)
+            pause(waited)
 
 
 def _until_gone(memory: Any, words: Any) -> None:

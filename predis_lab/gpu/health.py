@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,20 @@ from ..errors import DeviceTimeout
 from ..turns import CallLock
 
 TIMEOUT_S = 60.0  # of one step, unless said otherwise
-# Queries of about a microsecond each, with the interpreter kept: a small call's whole time.
+# Queries of one or two microseconds each, with the interpreter kept: a small call's whole time.
 _SPINS = 500
 # Longer work is asked for again and again with the interpreter left to other callers in between; what then is not done is
-# not worth a core, and naps of 50 us take twice that.
+# not worth a core. The shortest sleep, of no time, takes what the system lets timers be late by, as a rule 50 us: naps of
+# as much take twice that.
 _EAGER_S, _NAP_S = 3e-4, 5e-5
+
+
+def pause(waited: float) -> None:
+    """Between two looks at what has been waited for so long (s)."""
+    if waited < _EAGER_S:
+        os.sched_yield()
+    else:
+        time.sleep(_NAP_S)
 
 
 class Turns:
@@ -80,7 +90,7 @@ class Health:
                 if waited > self.timeout_s:
                     self.give_up(awaited, stage)
                 self._check(awaited)  # what has failed is never done
-                time.sleep(0 if waited < _EAGER_S else _NAP_S)
+                pause(waited)
         self.waited_s += time.perf_counter() - began
 
     def give_up(self, awaited: Any, stage: str) -> NoReturn:
