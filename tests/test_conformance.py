@@ -161,10 +161,13 @@ def test_expire_conditions(store):
 
 
 def test_records_expire(store):
-    cache = store()
+    cache, began = store(), time.monotonic()
     cache.set("short", "x", px=30)
     cache.set("long", "y", ex=100)
-    assert cache.get("short") == b"x"
+    value = cache.get("short")
+    assert (
+        value == b"x" or time.monotonic() - began >= 0.03
+    )  # on a busy machine any call may take long
     time.sleep(0.05)
     assert cache.get("short") is None
     assert cache.mget("short", "long") == [None, b"y"]
