@@ -19,8 +19,8 @@ class CallLock:
 
     So who makes one call after the other has a turn. When it is over, the first of those who wait is woken, and who had the turn
     waits behind the others before anything else is done: two threads that want the interpreter cost a call more, wherever
-    it lets go of that, than the call itself takes. For the same reason those who wait sleep as long as the turn lasts.
-    Who makes one call only wakes the first at its end.
+    it lets go of that, than the call itself takes. For the same reason those who wait sleep as long as the turn lasts, and but
+    for the first as long as all turns before theirs. Who makes one call only wakes the first at its end.
 
     inner:    what is locked, by the same thread as often as it likes; who waits for this itself is woken as ever
     take:     with False: whether it is held now
@@ -54,11 +54,13 @@ class CallLock:
                 woken.acquire(True, TURN_S * (len(self.waiting) - 1) + _LATE_S)
             while not self.take(False):
                 left = self._since + TURN_S - time.perf_counter()
-                if self._calls > 1 and left > 0:
-                    woken.acquire(True, left + TURN_S * (len(self.waiting) - 1) + _LATE_S)
-                else:
+                first = self.waiting[0] is woken
+                if first and (self._calls <= 1 or left <= 0):
                     woken.acquire(True, nap)
                     nap = min(2 * nap, _LONGEST_NAP_S)
+                else:  # of many that look again and again, each would have the interpreter in the others' way
+                    others = 0 if first else len(self.waiting) - 1
+                    woken.acquire(True, max(left, 0) + TURN_S * others + _LATE_S)
         finally:
             self.waiting.remove(woken)
         self._begin_turn(get_ident(), 2 if returning else 0)

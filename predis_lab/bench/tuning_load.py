@@ -125,10 +125,10 @@ def measure_threads(
         for count in threads:
             rates, tails = [], []
             for block in range(-1, blocks):
-                latencies, seconds = _together(ask, asked, count, block_seconds)
+                latencies = _together(ask, asked, count, block_seconds)
                 if block < 0:
                     continue
-                rates.append(rows * len(latencies) / seconds)
+                rates.append(rows * len(latencies) / block_seconds)
                 tails.append(float(np.percentile(latencies, 99)))
                 told = {"threads": count, "rows": rows}
                 run.add_sample("predis", THREADS, told, block, RATE, rates[-1], "1/s")
@@ -140,28 +140,31 @@ def measure_threads(
 
 def _together(
     ask: Callable[[Any], Any], asked: Sequence[Any], count: int, seconds: float
-) -> tuple[np.ndarray, float]:
-    """Latencies of all calls of `count` threads, in seconds, and how long they went on."""
-    ready, clock = threading.Barrier(count + 1), time.perf_counter
+) -> np.ndarray:
+    """Latencies (s) of the calls that `count` threads made in so many seconds; of what ended later nobody is told."""
+    clock, end = time.perf_counter, 0.0
+
+    def begin() -> None:
+        nonlocal end
+        end = clock() + seconds
+
+    ready = threading.Barrier(count, begin)
 
     def work(number: int) -> list[float]:
         turns, took = _endless(asked[number % len(asked) :]), []
         ready.wait()
         now = clock()
-        end = now + seconds
-        while now < end:
+        while True:
             began = now
             ask(next(turns))
             now = clock()
+            if now > end:
+                return took
             took.append(now - began)
-        return took
 
     with ThreadPoolExecutor(count) as pool:
         working = [pool.submit(work, number) for number in range(count)]
-        ready.wait()
-        began = clock()
-        took = [seconds for one in working for seconds in one.result()]
-        return np.array(took), clock() - began
+        return np.array([seconds for one in working for seconds in one.result()])
 
 
 # ---- What the doorbell costs everybody else
