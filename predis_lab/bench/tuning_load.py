@@ -151,7 +151,8 @@ def _together(
     ready = threading.Barrier(count, begin)
 
     def work(number: int) -> list[float]:
-        turns, took = _endless(asked[number % len(asked) :]), []
+        turns = _endless(asked[number % len(asked) :])
+        took: list[float] = []
         ready.wait()
         now = clock()
         while True:
