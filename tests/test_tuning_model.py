@@ -296,6 +296,25 @@ def test_a_short_call_soon_goes_the_way_that_is_fastest(monkeypatch, verb, rows,
     assert played.took(played.case(shape).current, shape) <= 1.05 * played.best(shape)
 
 
+def test_what_the_first_call_after_a_change_takes_is_held_against_nobody(monkeypatch):
+    """A doorbell is slow to ring right after a launch: the second call tells how fast it is."""
+    played, shape = Played(monkeypatch, noise=0.02, off={LAUNCH: 1.4}), shape_of(800, 64)
+    plain, last = played.took, None
+
+    def took(arm, shape):
+        nonlocal last
+        before, last = last, arm.way
+        return plain(arm, shape) * (1.5 if before != arm.way else 1)
+
+    played.took = took
+    played.call(shape)
+    assert played.case(shape).current.way == LAUNCH
+    played.call(shape, 300)
+    ways = {arm.way: plain(arm, shape) for arm in played.case(shape).arms}
+    assert ways[DOORBELL] < 0.9 * ways[LAUNCH]
+    assert played.case(shape).current.way == DOORBELL
+
+
 def test_a_pinned_tuning_is_kept(monkeypatch):
     played = Played(monkeypatch)
     pinned = Tuning(doorbell_rows=0, small_nbytes=0, depth=8, chunk_nbytes=2**16, packers=3)

@@ -38,7 +38,8 @@ MARGIN = 0.05  # of the time, that a change has to gain
 MOVED = math.log(1.25)
 WAIT = 32  # calls between changes of mind; twice as many after each
 # Calls as short as this are timed one in eight, or one in sixty-four: timing more of them would show. But all of the first ones
-# are: as many as it takes to try everything.
+# are: as many as it takes to try everything. And the first one after a call that went another way takes longer: what is tried
+# is called twice, and the first call's time is nobody's.
 SAMPLED_BELOW_S, SHORT_S = 2e-4, 5e-5
 EIGHTH, SIXTY_FOURTH = 7, 63
 SETTLING = 128
@@ -96,7 +97,10 @@ class Arm:
 
 
 class Case:
-    """Calls of one kind and about one size."""
+    """Calls of one kind and about one size.
+
+    again:  what the next call goes by, whatever else there is to try
+    """
 
     def __init__(self, machine: Machine, shape: Shape):
         self.shape = shape
@@ -105,6 +109,8 @@ class Case:
         self.current = min(self.arms, key=lambda arm: arm.expected(self.traffic))
         self.mask = 0  # of the number of a call that is timed
         self.calls = self.changes = self.trials = 0
+        self.again: Arm | None = None
+        self._last: Arm | None = None  # that a call was timed by
         self._changed_at, self._tried_at_off, self._fresh_at = 0, 0.0, FRESH
 
     def _arms(self, machine: Machine) -> Any:
@@ -130,17 +136,23 @@ class Case:
 
     def next_arm(self) -> Arm:
         """What this call goes by: what is in use, but now and then what has yet to be tried."""
+        arm, self.again = self.again, None
+        if arm is not None:
+            return arm
         if self.calls % TRIED_EVERY == 0 and self.current.seen >= TRIALS:
-            bound = TRIED_WITHIN * self.current.believed(self.traffic)
+            takes = self.current.believed(self.traffic)
             for arm in self.arms:
-                if arm.seen < TRIALS - 1 and arm.promised(self.traffic) <= bound:
+                if arm.seen < TRIALS - 1 and arm.promised(self.traffic) <= TRIED_WITHIN * takes:
                     self.trials += 1
+                    self.again = arm if takes < SAMPLED_BELOW_S else None
                     return arm
         return self.current
 
     def learn(self, arm: Arm, traffic: float, seconds: float) -> None:
         """What a call took; then, whether the case had better be served in another way."""
-        arm.learn(traffic, seconds)
+        takes, before, self._last = self.current.believed(self.traffic), self._last, arm
+        if arm is before or takes >= SAMPLED_BELOW_S:
+            arm.learn(traffic, seconds)
         if self.calls >= SETTLING:
             takes = self.current.believed(self.traffic)
             often = EIGHTH if takes >= SHORT_S else SIXTY_FOURTH
@@ -227,7 +239,7 @@ class Tuner:
         if case is None:
             case = self._open(verb, rows, up, down)
         case.calls += 1
-        if case.calls & case.mask:
+        if case.calls & case.mask and case.again is None:
             return case.current, 0.0
         return case.next_arm(), time.perf_counter()
 
@@ -276,5 +288,5 @@ class Tuner:
 
     @property
     def trials(self) -> int:
-        """Calls that went by a way to be tried."""
+        """How often a way was tried, by a call or two."""
         return sum(case.trials for case in self._cases.values())
