@@ -91,6 +91,45 @@ def test_who_is_interrupted_while_waiting_leaves_no_trace(monkeypatch):
     assert lock.take(False) and not lock.waiting
 
 
+def test_of_those_who_wait_the_first_alone_looks_again(monkeypatch):
+    """The others sleep until they are woken, one after the other."""
+
+    class Signal:
+        def __init__(self):
+            self.looks, self.lock = 0, threading.Lock()
+            self.lock.acquire()
+            self.release = self.lock.release
+            signals.append(self)
+
+        def acquire(self, *args):
+            self.looks += 1
+            return self.lock.acquire(*args)
+
+    signals = []
+    monkeypatch.setattr(turns, "_signal", Signal)
+    monkeypatch.setattr(turns, "TURN_S", 600.0)
+    lock, order = CallLock(), []
+
+    def call(number):
+        with lock:
+            order.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(3)]
+    deadline = time.monotonic() + 60
+    with lock:
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(lock.waiting) <= number and time.monotonic() < deadline:
+                time.sleep(1e-4)
+        while signals[0].looks < 20 and time.monotonic() < deadline:
+            time.sleep(1e-3)
+        looks = [signal.looks for signal in signals]
+    assert looks[0] >= 20 and max(looks[1:]) <= 1
+    for thread in threads:
+        thread.join(60)
+    assert order == [0, 1, 2] and not lock.waiting
+
+
 def test_whose_turn_is_over_comes_after_those_who_wait(monkeypatch):
     """And who made a single call lets the first of them know."""
     monkeypatch.setattr(turns, "TURN_S", 2.0)
