@@ -63,6 +63,15 @@ def make():
 
 
 @pytest.fixture
+def written_cache(make):
+    """One whose log has somewhere to write to."""
+    cache = make("64MiB")
+    cache.set("first", "1")
+    cache.delete("first")
+    return cache
+
+
+@pytest.fixture
 def tiered_cache(make):
     """Makes caches with a device and a host part: 16 and 128 segments, the index in place of some of the former."""
     return lambda capacity=2**20, host_capacity=2**23: make(capacity, host_capacity=host_capacity)

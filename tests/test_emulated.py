@@ -21,7 +21,15 @@ MODULES = (
     ("conformance", "client", "hot", "device_table", "modules", "pinned", "staging"),
     ("checksums", "ladder", "kernel_samples", "counted", "bulk", "state_machine"),
     ("pipeline", "pipeline_failures", "pipeline_rates", "capacity", "column_kernels", "memory"),
-    ("announced", "tier_room", "doorbell", "launched_verbs", "small_calls", "tuning"),
+    (
+        "announced",
+        "tier_room",
+        "doorbell",
+        "doorbell_block",
+        "launched_verbs",
+        "small_calls",
+        "tuning",
+    ),
 )
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
@@ -60,7 +68,7 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
     [
         ("pipeline", "pipeline_failures", "staging"),
         ("device_table", "column_kernels"),
-        ("doorbell", "small_calls"),
+        ("doorbell", "doorbell_block", "small_calls"),
     ],
     ids="-".join,
 )
