@@ -12,7 +12,11 @@ from .sizing import ALONE_NBYTES
 
 
 def copy_together(target: np.ndarray, source: np.ndarray, packers: int) -> None:
-    """Copies bytes to the front of `target` with so many cores, the interpreter left to others."""
+    """Copies bytes to the front of `target` with so many cores, the interpreter left to others.
+
+    A device reads what several cores have just written out of their caches, at a third of the link's rate: 4 MiB by 14 cores
+    are copied in 130 us instead of 500, and go up in 320 instead of 100 (an H200 host).
+    """
     writer = pa.FixedSizeBufferWriter(pa.py_buffer(target))
     writer.set_memcopy_threads(packers)
     writer.set_memcopy_threshold(ALONE_NBYTES)
