@@ -29,11 +29,11 @@ from .batch import too_large
 from .checksums import check, verify
 from .device import Device
 from .doorbell import Doorbell, NotServedError
-from .guard import Guard
+from .guard import Guard, refused
 from .health import TIMEOUT_S, Health
 from .launched import Launched
 from .maintenance import compact_step
-from .memory import raise_failure
+from .memory import REFUSALS, raise_failure
 from .moving import on_host
 from .pipeline import Pipeline
 from .ring import ring_nbytes
@@ -118,12 +118,14 @@ class DeviceEngine:
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
-        with self._guard:
-            if self.tuner.rings:
-                try:
-                    return self.doorbell.get(key, now_ms)
-                except NotServedError:
-                    pass
+        # What holds the lock to its end needs nobody to count it: guarded by hand, it takes half a microsecond less.
+        if self.tuner.rings and self.health.stuck is None:
+            try:
+                return self.doorbell.get(key, now_ms)
+            except NotServedError:
+                pass
+            except REFUSALS as error:
+                raise refused(error) from error
         keys = Column.single(key)
         longest = self.table.max_value_nbytes
         if longest <= self.tuner.tuning.small_nbytes:
@@ -257,12 +259,17 @@ class DeviceEngine:
             return status
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
+        writing = self.pipeline.writing
+        if self.tuner.rings and self.health.stuck is None and writing.at_once(False):  # as in `get`
+            try:
+                return self.doorbell.put(key, value, expire_at_ms, now_ms)
+            except NotServedError:
+                pass
+            except REFUSALS as error:
+                raise refused(error) from error
+            finally:
+                writing.release()
         with self._guard, self._writing:
-            if self.tuner.rings:
-                try:
-                    return self.doorbell.put(key, value, expire_at_ms, now_ms)
-                except NotServedError:
-                    pass
             keys, values = Column.single(key), Column.single(value)
             return int(self._insert(keys, values, expire_at_ms, now_ms)[0])
 

@@ -36,4 +36,9 @@ class Guard:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.under_way -= 1
         if error is not None and isinstance(error, REFUSALS):
-            raise DeviceFailed(f"the device refused: {error}") from error
+            raise refused(error) from error
+
+
+def refused(error: BaseException) -> DeviceFailed:
+    """What the driver refused, by a name."""
+    return DeviceFailed(f"the device refused: {error}")
