@@ -11,7 +11,8 @@ from test_tuning_model import READ
 
 from predis_lab import DeviceFailed, Predis, Tuning
 from predis_lab.gpu import kept, tuner
-from predis_lab.gpu.stages import Machine
+from predis_lab.gpu.stages import FIND, INSERT, PIPELINE, Machine
+from predis_lab.gpu.tuning import estimates_of
 
 try:
     import cupy
@@ -108,6 +109,23 @@ def test_what_is_chosen_for_and_why(make):
 
 
 # ---- Measuring
+
+
+def test_what_is_swept_is_what_may_be_chosen():
+    """Notebook 03 holds the tuner to the best of the settings that it could have chosen, and to no other."""
+    from predis_lab.bench.tuning_rates import Stock, fixed_tunings
+
+    for value_nbytes in (64, 1024):
+        stock, ways = Stock(50, value_nbytes), set()
+        for verb, rows in itertools.product(
+            (FIND, INSERT), (1, 100, 1024, 1025, 10_000, 2_000_000)
+        ):
+            swept = {PIPELINE, *(name.split(",")[0] for name in fixed_tunings(stock, verb, rows))}
+            shape = stock.engine.tuner.shape_of(verb, rows, 16, value_nbytes)
+            assert swept == estimates_of(USUAL, shape, Tuning().setting).keys(), (verb, rows)
+            ways.add(frozenset(swept))
+        stock.cache.close()
+        assert len(ways) == 3
 
 
 @pytest.fixture

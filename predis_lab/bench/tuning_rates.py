@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..client import Predis
-from ..gpu.sizing import DEPTH, MIN_CHUNK_NBYTES, NBYTES, PACKERS, ROWS
+from ..gpu import stages
+from ..gpu.sizing import DEPTH, MIN_CHUNK_NBYTES, PACKERS, ROWS
 from ..gpu.stages import DOORBELL, FIND, INSERT, LAUNCH, PIPELINE
 from ..gpu.tuning import MOST_SMALL_NBYTES, Tuning
 from .contestants import WrongAnswerError
@@ -133,12 +134,12 @@ def measure_machine(run: Run) -> Any:
 
 def fixed_tunings(stock: Stock, verb: str, rows: int) -> dict[str, Tuning]:
     """Every setting that such calls can be pinned to, by name: chunks that halve, two depths, some cores and many."""
-    up = KEY_NBYTES + (stock.value_nbytes if verb == INSERT else 0)
-    nbytes = rows * max(up, stock.value_nbytes if verb == FIND else 0)
+    shape = stock.engine.tuner.shape_of(verb, rows, KEY_NBYTES, stock.value_nbytes)
+    nbytes = rows * max(shape.up, shape.down)
     found = {}
-    if rows <= ROWS and nbytes <= NBYTES - 24 * ROWS:
+    if stages.fits_doorbell(shape):
         found[DOORBELL] = Tuning(doorbell_rows=ROWS, small_nbytes=LARGEST)
-    if nbytes <= MOST_SMALL_NBYTES:
+    if shape.traffic <= MOST_SMALL_NBYTES:
         found[LAUNCH] = Tuning(doorbell_rows=0, small_nbytes=LARGEST)
     room = stock.engine.pipeline.room_nbytes
     for depth in (DEPTH, 2, 8):
