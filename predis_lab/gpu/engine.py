@@ -118,7 +118,7 @@ class DeviceEngine:
     # ---- Reading
 
     def get(self, key: bytes, now_ms: int) -> bytes | None:
-        # What holds the lock to its end needs nobody to count it: guarded by hand, it takes half a microsecond less.
+        # What holds the lock to its end needs nobody to count it: guarded by hand, it takes 0.2 us less, `put` 0.4.
         if self.tuner.rings and self.health.stuck is None:
             try:
                 return self.doorbell.get(key, now_ms)
