@@ -5,7 +5,8 @@ from __future__ import annotations
 from .errors import DeviceUnavailable, InvalidArgument
 from .gpu.health import TIMEOUT_S
 from .gpu.tuning import Tuning
-from .table import CheckedHostTable, HostTable, Table
+from .host_table import CheckedHostTable, HostTable
+from .table import Table
 
 
 def make_table(

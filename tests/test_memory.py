@@ -10,7 +10,7 @@ from tiered import keys_of
 
 from predis_lab import Column, Predis, Status
 from predis_lab.bench import soak
-from predis_lab.table import HostTable
+from predis_lab.host_table import HostTable
 
 try:
     import cupy
