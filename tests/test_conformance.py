@@ -165,9 +165,8 @@ def test_records_expire(store):
     cache.set("short", "x", px=30)
     cache.set("long", "y", ex=100)
     value = cache.get("short")
-    assert (
-        value == b"x" or time.monotonic() - began >= 0.03
-    )  # on a busy machine any call may take long
+    # On a busy machine any call may take long.
+    assert value == b"x" or time.monotonic() - began >= 0.03
     time.sleep(0.05)
     assert cache.get("short") is None
     assert cache.mget("short", "long") == [None, b"y"]

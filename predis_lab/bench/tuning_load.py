@@ -128,7 +128,8 @@ def measure_threads(
                 latencies = _together(ask, asked, count, block_seconds)
                 if block < 0:
                     continue
-                rates.append(rows * len(latencies) / block_seconds)
+                in_time = len(latencies) - count  # each thread's last call ended later
+                rates.append(rows * in_time / block_seconds)
                 tails.append(float(np.percentile(latencies, 99)))
                 told = {"threads": count, "rows": rows}
                 run.add_sample("predis", THREADS, told, block, RATE, rates[-1], "1/s")
@@ -141,7 +142,10 @@ def measure_threads(
 def _together(
     ask: Callable[[Any], Any], asked: Sequence[Any], count: int, seconds: float
 ) -> np.ndarray:
-    """Latencies (s) of the calls that `count` threads made in so many seconds; of what ended later nobody is told."""
+    """Latencies (s) of all calls of `count` threads until each has made one that ends after so many seconds.
+
+    Those last ones too: most of them have waited for a turn.
+    """
     clock, end = time.perf_counter, 0.0
 
     def begin() -> None:
@@ -159,9 +163,9 @@ def _together(
             began = now
             ask(next(turns))
             now = clock()
+            took.append(now - began)
             if now > end:
                 return took
-            took.append(now - began)
 
     with ThreadPoolExecutor(count) as pool:
         working = [pool.submit(work, number) for number in range(count)]
