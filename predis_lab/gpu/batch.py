@@ -10,10 +10,9 @@ import cupy
 import numpy as np
 
 from ..columns import MAX_VALUE_NBYTES, Column
-from ..errors import DeviceFailed
 from ..table import RECORD_HEADER_NBYTES, Status
 from . import kernels
-from .memory import Segment
+from .memory import Segment, refused
 from .packed import padded
 
 
@@ -57,7 +56,7 @@ def stored_in_part(status: np.ndarray, batch: Batch, failure: Exception | None) 
     if failure is None:
         return status
     status[batch.row :] = Status.FAILED
-    raise DeviceFailed(f"the device refused: {failure}", status) from failure
+    raise refused(failure, status) from failure
 
 
 def record_bound(keys: Column, values: Column, start: int, stop: int) -> int:

@@ -29,11 +29,11 @@ from .batch import too_large
 from .checksums import check, verify
 from .device import Device
 from .doorbell import Doorbell, NotServedError
-from .guard import Guard, refused
+from .guard import Guard
 from .health import TIMEOUT_S, Health
 from .launched import Launched
 from .maintenance import compact_step
-from .memory import REFUSALS, raise_failure
+from .memory import REFUSALS, raise_failure, refused
 from .moving import on_host
 from .pipeline import Pipeline
 from .ring import ring_nbytes

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceFailed
-from .memory import REFUSALS
+from .memory import REFUSALS, refused
 
 if TYPE_CHECKING:
     from .health import Health
@@ -37,8 +36,3 @@ class Guard:
         self.under_way -= 1
         if error is not None and isinstance(error, REFUSALS):
             raise refused(error) from error
-
-
-def refused(error: BaseException) -> DeviceFailed:
-    """What the driver refused, by a name."""
-    return DeviceFailed(f"the device refused: {error}")

@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from ..errors import InvalidArgument
+from ..errors import DeviceFailed, InvalidArgument
 from . import sizing
 from .pinned import PinnedArray
 
@@ -26,6 +26,11 @@ SLACK_NBYTES = 128
 _NOT_READY = 600  # cudaErrorNotReady
 # What a device, its driver or its pool raises where it refuses something.
 REFUSALS = (runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError)
+
+
+def refused(error: BaseException, status: np.ndarray | None = None) -> DeviceFailed:
+    """One of those by a name; with a status per record, where some had been stored."""
+    return DeviceFailed(f"the device refused: {error}", status)
 
 
 def on_device(n: int, dtype: Any) -> cupy.ndarray:
