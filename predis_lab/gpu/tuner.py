@@ -151,12 +151,12 @@ class Case:
     def learn(self, arm: Arm, traffic: float, seconds: float) -> None:
         """What a call took; then, whether the case had better be served in another way."""
         takes, before, self._last = self.current.believed(self.traffic), self._last, arm
-        if arm is before or takes >= SAMPLED_BELOW_S:
+        is_short = takes < SAMPLED_BELOW_S
+        if arm is before or not is_short:
             arm.learn(traffic, seconds)
         if self.calls >= SETTLING:
-            takes = self.current.believed(self.traffic)
             often = EIGHTH if takes >= SHORT_S else SIXTY_FOURTH
-            self.mask = often if takes < SAMPLED_BELOW_S else 0
+            self.mask = often if is_short else 0
         if arm is self.current and len(arm.first) < FIRST:
             self._tried_at_off = arm.off
         elif arm is self.current and abs(arm.off - self._tried_at_off) > MOVED:
