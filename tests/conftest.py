@@ -92,7 +92,7 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def chunked_cache(small_chunks):
     """A cache whose bulk calls go in many chunks."""
-    with Predis("64MiB", backend="cuda", doorbell=False, timeout_s=0.5) as predis:
+    with Predis("64MiB", backend="cuda", doorbell=False) as predis:
         yield predis
 
 
