@@ -117,8 +117,12 @@ class Predis(Verbs):
         column = check_keys(Column.of(keys))
         if dtype is not None or shape != () or device or column.on_device:
             return self._find_laid_out(column, device, dtype, shape)
-        with self._call as table:
-            return self._counted(table.find(column, now_ms()).to_arrow())
+        call = self._call
+        table = call.begin()
+        try:  # as in `get`
+            return self._counted(table.find(column, now_ms()))
+        finally:
+            call.end()
 
     def _find_laid_out(self, keys: Column, device: bool, dtype: Any, shape: tuple[int, ...]) -> Any:
         """As `find`, in the caller's shape or where the caller wants them."""
@@ -131,10 +135,9 @@ class Predis(Verbs):
             if device:
                 rows, found = table.find_rows(keys, width, now)
             else:
-                answer = table.find(keys, now)
-                self._counted(answer.to_arrow())
+                answer = self._counted(table.find(keys, now))
         if not device:
-            rows, found = dense_rows(answer, width)
+            rows, found = dense_rows(Column.of(answer), width)
         return rows.view(number).reshape(len(keys), *shape), found
 
     def _counted(self, values: Any) -> Any:

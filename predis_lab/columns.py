@@ -7,7 +7,7 @@ copy where the memory layout allows; tables see nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,13 @@ from .errors import InvalidKey, InvalidValue, UnsupportedType
 MAX_KEY_NBYTES = 2**16 - 1
 MAX_VALUE_NBYTES = 64 * 2**20
 _BYTE = np.dtype(np.uint8)  # which NumPy would look up for the class, at each view
-_BINARY, _LARGE_BINARY = pa.binary(), pa.large_binary()
+BINARY, LARGE_BINARY = pa.binary(), pa.large_binary()
 # Arrow's types with offsets, by their numbers: what `pa.types.is_binary` and the like compare, one after the other.
 _OFFSETS = {
     kind.id: dtype
     for kinds, dtype in (
-        ((_BINARY, pa.string()), np.dtype(np.int32)),
-        ((_LARGE_BINARY, pa.large_string()), np.dtype(np.int64)),
+        ((BINARY, pa.string()), np.dtype(np.int32)),
+        ((LARGE_BINARY, pa.large_string()), np.dtype(np.int64)),
     )
     for kind in kinds
 }
@@ -63,10 +63,11 @@ class Column:
         object arrays; NumPy or CUDA arrays of two or more dimensions (each row's bytes); iterables of
         bytes-like objects and str (UTF-8).
         """
+        known = _KINDS.get(type(rows))
+        if known is not None:
+            return known(rows)
         if isinstance(rows, Column):
             return rows
-        if type(rows) is np.ndarray:
-            return _from_numpy(rows)
         if isinstance(rows, (pa.Array, pa.ChunkedArray)):
             return _from_arrow(rows)
         if hasattr(rows, "__cuda_array_interface__"):
@@ -182,35 +183,10 @@ class Column:
         if self.offsets is None:
             kind = pa.binary(self.width)
         else:
-            kind = _BINARY if self.offsets.itemsize == 4 else _LARGE_BINARY
+            kind = BINARY if self.offsets.itemsize == 4 else LARGE_BINARY
             buffers.append(pa.py_buffer(self.offsets))
         buffers.append(pa.py_buffer(self.data))
         return pa.Array.from_buffers(kind, self.length, buffers, self.nulls)
-
-
-class ArrowColumn(Column):
-    """A column that is an Arrow array already, which is all that most ask it for; its parts are looked up by who needs them."""
-
-    __slots__ = ("_rows",)
-
-    def __init__(self, rows: pa.Array):
-        self._rows, self.length = rows, len(rows)
-
-    @classmethod
-    def of_buffers(cls, length: int, buffers: list[pa.Buffer]) -> ArrowColumn:
-        """Rows of bytes: their bitmap, offsets of 32 bits, and data."""
-        return cls(pa.Array.from_buffers(_BINARY, length, buffers))
-
-    def __getattr__(self, part: str) -> Any:
-        if part not in Column.__slots__:
-            raise AttributeError(part)
-        column = _from_arrow(self._rows)
-        self.data, self.offsets, self.width = column.data, column.offsets, column.width
-        self.validity, self.nulls = column.validity, column.nulls
-        return getattr(self, part)
-
-    def to_arrow(self) -> pa.Array:
-        return self._rows
 
 
 def check_keys(keys: Column) -> Column:
@@ -281,22 +257,27 @@ def _from_arrow(rows: pa.Array | pa.ChunkedArray) -> Column:
     kind = rows.type
     number = kind.id
     if number in _VIEWS:
-        rows, number = rows.cast(_LARGE_BINARY), _LARGE_BINARY.id
-    n, start, dtype = len(rows), rows.offset, _OFFSETS.get(number)
-    validity = _bitmap(rows) if rows.null_count else None
-    if dtype is not None:
-        _, offsets, data = rows.buffers()
-        if offsets is None or n == 0:
-            return Column(_bytes_of(data), np.zeros(1, dtype), 0, 0)
-        places = np.frombuffer(offsets, dtype, n + 1, start * dtype.itemsize)
-        return Column(_bytes_of(data), places, 0, n, validity)
+        rows, number = rows.cast(LARGE_BINARY), LARGE_BINARY.id
     if number == _FIXED:
-        width, buffer = kind.byte_width, rows.buffers()[1]
-        if not n * width:
-            buffer, start = b"", 0
-        data = np.frombuffer(buffer, _BYTE, n * width, start * width)
-        return Column(data, None, width, n, validity)
-    raise UnsupportedType(f"a column of byte strings is needed, not Arrow {kind}")
+        return _from_fixed(rows)
+    dtype = _OFFSETS.get(number)
+    if dtype is None:
+        raise UnsupportedType(f"a column of byte strings is needed, not Arrow {kind}")
+    n, (_, offsets, data) = len(rows), rows.buffers()
+    if offsets is None or n == 0:
+        return Column(_bytes_of(data), np.zeros(1, dtype), 0, 0)
+    validity = _bitmap(rows) if rows.null_count else None
+    places = np.frombuffer(offsets, dtype, n + 1, rows.offset * dtype.itemsize)
+    return Column(_bytes_of(data), places, 0, n, validity)
+
+
+def _from_fixed(rows: pa.FixedSizeBinaryArray) -> Column:
+    n, width = len(rows), rows.type.byte_width
+    validity = _bitmap(rows) if rows.null_count else None
+    if not n * width:
+        return Column(np.zeros(0, _BYTE), None, width, n, validity)
+    data = np.frombuffer(rows.buffers()[1], _BYTE, n * width, rows.offset * width)
+    return Column(data, None, width, n, validity)
 
 
 def _combine(rows: pa.ChunkedArray) -> pa.Array:
@@ -309,8 +290,10 @@ def _combine(rows: pa.ChunkedArray) -> pa.Array:
 
 
 def _bitmap(rows: pa.Array) -> np.ndarray:
-    bits = np.asarray(rows.is_valid())
-    return np.packbits(bits, bitorder="little")
+    first, cut = divmod(rows.offset, 8)
+    if cut:
+        return np.packbits(np.asarray(rows.is_valid()), bitorder="little")
+    return np.frombuffer(rows.buffers()[0], _BYTE, -(-len(rows) // 8), first)
 
 
 def _bytes_of(buffer: pa.Buffer | None) -> np.ndarray:
@@ -397,3 +380,14 @@ def _byte_string(row: Any, index: int) -> bytes | None:
     raise UnsupportedType(
         f"row {index} is {type(row).__name__}: bytes-like objects and str are allowed"
     )
+
+
+# What most calls bring, by its very class: a chain of questions would take a fifth of a small call.
+_KINDS: dict[type, Callable[[Any], Column]] = {
+    np.ndarray: _from_numpy,
+    list: _from_list,
+    pa.FixedSizeBinaryArray: _from_fixed,
+    pa.BinaryArray: _from_arrow,
+    pa.LargeBinaryArray: _from_arrow,
+    pa.StringArray: _from_arrow,
+}

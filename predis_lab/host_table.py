@@ -38,13 +38,13 @@ class HostTable:
 
     get = _value  # for the client; the table itself also asks where nothing is returned
 
-    def find(self, keys: Column, now_ms: int) -> Column:
+    def find(self, keys: Column, now_ms: int) -> pa.Array:
         if self.has_expiry:
             values = [self._value(key, now_ms) for key in _rows(keys)]
         else:
             found = map(self._records.get, _rows(keys))
             values = [None if record is None else record[0] for record in found]
-        return Column.of(pa.array(values, pa.binary()))
+        return pa.array(values, pa.binary())
 
     def verify(self) -> int:
         raise InvalidArgument(NO_CHECKSUMS)
@@ -209,9 +209,9 @@ class CheckedHostTable(HostTable):
         self._check([key], [value])
         return value
 
-    def find(self, keys: Column, now_ms: int) -> Column:
+    def find(self, keys: Column, now_ms: int) -> pa.Array:
         found = super().find(keys, now_ms)
-        self._check(_rows(keys), found.to_arrow().to_pylist())
+        self._check(_rows(keys), found.to_pylist())
         return found
 
     def verify(self) -> int:

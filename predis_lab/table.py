@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from .columns import Column
 from .errors import CacheFull, DeviceFailed, InvalidValue
@@ -94,8 +95,8 @@ class Table(Protocol):
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
 
-    def find(self, keys: Column, now_ms: int) -> Column:
-        """The values in the order of the keys, null where a key is absent or expired."""
+    def find(self, keys: Column, now_ms: int) -> pa.Array:
+        """The values in the order of the keys, which lie in host memory, null where a key is absent or expired."""
 
     def find_on_device(self, keys: Column, now_ms: int) -> Column:
         """The same in device memory, on the current stream; raises InvalidArgument where there is no device."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predis_lab import Column, InvalidKey, InvalidValue, UnsupportedType
-from predis_lab.columns import MAX_KEY_NBYTES, ArrowColumn, check_keys, check_values
+from predis_lab.columns import MAX_KEY_NBYTES, check_keys, check_values
 
 ROWS = [b"", b"a", b"\0", b"a\0", b"\0b", b"\xff" * 15, b"x" * 16, b"y" * 17, b"z" * 4096]
 TEXT = ["", "a", "ü", "a\0b", "z" * 300]
@@ -400,26 +400,14 @@ def test_rows_of_one_length_lose_their_offsets(rows, others):
         assert keys.to_arrow().to_pylist() == rows
 
 
-# ---- Answers
-
-
 @quick
-@given(st.lists(st.none() | st.binary(max_size=6), max_size=20), st.none() | st.just(bytes(16)))
-def test_an_answer_in_one_piece(rows, apart):
-    array = pa.array(rows, pa.binary())
-    there = np.array([row is not None for row in rows], np.bool_)
-    places = np.cumsum([0, *(len(row or b"") for row in rows)]).astype(np.int32).tobytes()
-    bits = np.packbits(there, bitorder="little").tobytes()
-    memory = pa.py_buffer(bits.ljust(16, b"\xff") + places + b"".join(row or b"" for row in rows))
-    where = memory[16:] if apart is None else pa.py_buffer(apart + places)[len(apart) :]
-    column = ArrowColumn.of_buffers(len(rows), [memory, where, memory[16 + len(places) :]])
-    assert column.to_arrow().equals(array) and len(column) == len(rows)
+@given(st.lists(st.none() | st.binary(min_size=2, max_size=2), max_size=40), st.integers(0, 40))
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(2)])
+def test_nulls_of_a_part(kind, rows, start):
+    part = pa.array(rows, kind)[start:]
+    column = Column.of(part)
+    assert column.to_arrow().equals(part) and column.to_arrow().null_count == part.null_count
     column.to_arrow().validate(full=True)
-    parts = Column(column.data, column.offsets, column.width, len(column), column.validity)
-    assert parts.to_arrow().equals(array) and not column.on_device
-    assert column.nbytes == Column.of(array).nbytes
-    with pytest.raises(AttributeError):
-        column.no_such_part  # noqa: B018
 
 
 # ---- The same at the door of a cache

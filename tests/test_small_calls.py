@@ -128,7 +128,7 @@ def test_an_answer_that_is_prepared_before_it_is_there(width):
     view[values : values + 160] = bytes(range(160))
     if width is None:
         view[offsets : offsets + 44] = np.arange(0, 161, 16, np.int32).tobytes()
-    found = call.column().to_arrow()
+    found = call.array()
     found.validate(full=True)
     assert found.null_count == 5 and call.total == 160 and call.value() == bytes(range(160))
     expected = [None if i % 2 else bytes(range(16 * i, 16 * i + 16)) for i in range(10)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..backend import make_table
 from ..columns import Column
@@ -53,10 +54,10 @@ class Oracle:
         ]
         return Column(np.concatenate(pieces), offsets, 0, len(sizes))
 
-    def wrong(self, numbers: np.ndarray, found: Column, now_ms: int) -> int:
+    def wrong(self, numbers: np.ndarray, found: pa.Array, now_ms: int) -> int:
         """How many of the answers differ from what they should be."""
         alive, count = self.alive(now_ms)[numbers], 0
-        for row, value in enumerate(found.to_arrow()):
+        for row, value in enumerate(found):
             number = numbers[row]
             start, size = int(self.starts[number]), int(self.sizes[number])
             expected = self._bytes[start : start + size] if alive[row] else None

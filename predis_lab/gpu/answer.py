@@ -63,14 +63,15 @@ class Answer:
             rows = pa.Array.from_buffers(pa.bool_(), stop - first, bits, offset=first)
             self._present += rows.true_count
 
-    def column(self) -> Column:
+    def array(self) -> pa.Array:
         """The rows, once the stream has passed."""
         self.count(0)
         offsets = self._offsets
         if offsets is None:
             offsets = uniform_offsets(self.n, self._width or 0)
         nulls = self.n - self._present
-        return Column(self._data[: self.nbytes], offsets, 0, self.n, self._validity, nulls)
+        data = self._data[: self.nbytes]
+        return Column(data, offsets, 0, self.n, self._validity, nulls).to_arrow()
 
     def _add_offsets(self, first: int, n: int, offsets: Any, total: int) -> tuple[np.ndarray, Any]:
         """Where the offsets of n more rows go, and what goes there."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 import struct
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
 import pyarrow as pa
 
-from ..columns import ArrowColumn, Column
+from ..columns import BINARY, Column
 from ..errors import DeviceFailed
 from ..table import RECORD_HEADER_NBYTES
 from . import kernels
@@ -50,6 +51,8 @@ _REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
 _PUTS = [struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)]  # by a value's sectors
 _SENT = 8 * 64  # where columns begin
 _BROUGHT = _SENT + NBYTES
+# Where values begin whose places are known, behind bits: whole lines of the host's memory are written faster than parts.
+_DENSE_AT = ROWS // 8
 _MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside their offsets
 # At most, of a key and of a value that a short request has in itself.
 _SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
@@ -113,7 +116,7 @@ class Doorbell:
         """The value of one key, or None."""
         n, words = len(key), self._words
         if n > _SHORT_NBYTES:
-            return self.find(Column.single(key), now_ms).to_arrow()[0].as_py()
+            return self.find(Column.single(key), now_ms)[0].as_py()
         self._be_answered(self._send_shortly(GET, key, now_ms))
         total = words[TOTAL]
         if not total:
@@ -124,37 +127,49 @@ class Doorbell:
             raise NotServedError
         return self._view[begin:end].tobytes()
 
-    def find(self, keys: Column, now_ms: int) -> Column:
+    def find(self, keys: Column, now_ms: int) -> pa.Array:
         """The values of some keys, in memory of their own."""
-        n, width, to = keys.length, self.table.uniform_nbytes, self._to
+        n, width = keys.length, self.table.uniform_nbytes
         self._begin(n, keys.nbytes)
-        sent, end = self._put(keys, _SENT)
         if width and width % kernels.PIECE_NBYTES == 0 and kernels.is_in_pieces(keys):
-            values, total = padded(-(-n // 8)), n * width
-            if total > NBYTES - values:
-                raise NotServedError
-            self._be_answered(self._send(DENSE, n, end, sent, now_ms, width, (to + values, 0, to)))
+            return self._find_dense(keys, width, now_ms)
+        offsets_at, to = padded(-(-n // 8)), self._to
+        begin = offsets_at + padded(4 * (n + 1))
+        room = NBYTES - begin
+        self._be_answered(self._ask(FIND, keys, now_ms, room, to + begin, to + offsets_at, to))
+        total = self._words[TOTAL]
+        if total > room:
+            raise NotServedError
+        memory = pa.py_buffer(self._view[_BROUGHT : _BROUGHT + begin + total].tobytes())
+        offsets = memory.slice(offsets_at, 4 * (n + 1))
+        return pa.Array.from_buffers(BINARY, n, [memory, offsets, memory.slice(begin)])
+
+    def _find_dense(self, keys: Column, width: int, now_ms: int) -> pa.Array:
+        """The same where all values have one length: what is known of the answer is made while it is waited for."""
+        n = keys.length
+        nbytes = _DENSE_AT + n * width
+        if nbytes > NBYTES:
+            raise NotServedError
+
+        def prepare() -> tuple[memoryview, pa.Array]:
             if width != self._width:
-                of_width = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
-                self._width, self._offsets = width, pa.py_buffer(of_width)
-            places: Any = self._offsets
-        else:
-            places, offsets, values = None, padded(-(-n // 8)), _values_at(n)
-            answer, room = (to + values, to + offsets, to), NBYTES - values
-            self._be_answered(self._send(FIND, n, end, sent, now_ms, room, answer))
-            total = self._words[TOTAL]
-            if total > room:
-                raise NotServedError
-        memory = pa.py_buffer(self._view[_BROUGHT : _BROUGHT + values + total].tobytes())
-        if places is None:
-            places = memory.slice(offsets, 4 * (n + 1))
-        return ArrowColumn.of_buffers(n, [memory, places, memory.slice(values)])
+                offsets = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
+                self._width, self._offsets = width, pa.py_buffer(offsets)
+            room = memoryview(bytearray(nbytes))
+            memory = pa.py_buffer(room.toreadonly())
+            buffers = [memory, self._offsets, memory.slice(_DENSE_AT)]
+            return room, pa.Array.from_buffers(BINARY, n, buffers)
+
+        number = self._ask(DENSE, keys, now_ms, width, self._to + _DENSE_AT, 0, self._to)
+        room, answer = self._be_answered(number, prepare)
+        room[:] = self._view[_BROUGHT : _BROUGHT + nbytes]
+        return answer
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, _BOOL, (self._to, 0, 0))
+            return self._peek(keys, now_ms, _BOOL, self._to)
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[TOTAL] != 0])
 
@@ -162,7 +177,7 @@ class Doorbell:
         """int64 per key, as `Table.expiry`."""
         key = _only(keys)
         if key is None:
-            return self._peek(keys, now_ms, _INT64, (0, self._to, 0))
+            return self._peek(keys, now_ms, _INT64, 0, self._to)
         self._be_answered(self._send_shortly(LOOK, key, now_ms))
         return np.array([self._words[EXPIRY]], np.uint64).view(np.int64)
 
@@ -174,8 +189,7 @@ class Doorbell:
             return np.array([self._words[TOTAL] != 0])
         n = keys.length
         self._begin(n, keys.nbytes)
-        sent, end = self._put(keys, _SENT)
-        self._settle(self._send(ERASE, n, end, sent, now_ms, 0, (self._to, 0, 0)))
+        self._settle(self._ask(ERASE, keys, now_ms, 0, self._to))
         return self._brought(n, _BOOL)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
@@ -184,10 +198,8 @@ class Doorbell:
         self._begin(n, padded(keys.nbytes) + values.nbytes)
         expiry, bound = self.table.noted_expiry(expire_at_ms), record_bound(keys, values, 0, n)
         tail = self._take(n, bound)
-        sent, begin = self._put(keys, _SENT)
-        stored, end = self._put(values, begin)
-        records = (self._to, 0, 0), stored, expiry, tail, bound
-        number = self._send(INSERT, n, end, sent, now_ms, 0, *records)
+        records = values, expiry, tail, bound
+        number = self._ask(INSERT, keys, now_ms, 0, self._to, 0, 0, *records)
         self._segment.used += self._settle(number) - bound
         return self._brought(n, _INT8)
 
@@ -289,36 +301,37 @@ class Doorbell:
         return np.frombuffer(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize], dtype).copy()
 
     def _peek(
-        self, keys: Column, now_ms: int, dtype: np.dtype, answer: tuple[int, ...]
+        self, keys: Column, now_ms: int, dtype: np.dtype, present: int, moments: int = 0
     ) -> np.ndarray:
         n = keys.length
         self._begin(n, keys.nbytes)
-        sent, end = self._put(keys, _SENT)
-        self._be_answered(self._send(PEEK, n, end, sent, now_ms, 0, answer))
+        self._be_answered(self._ask(PEEK, keys, now_ms, 0, present, moments))
         return self._brought(n, dtype)
 
-    def _send(
+    def _ask(
         self,
         verb: int,
-        n: int,
-        end: int,
-        keys: tuple[int, int, int],
+        keys: Column,
         now_ms: int,
         capacity: int,
-        answer: tuple[int, ...],
-        values: tuple[int, int, int] = (0, 0, 0),
+        data: int,
+        offsets: int = 0,
+        bits: int = 0,
+        values: Column | None = None,
         expiry: int = 0,
         tail: int = 0,
         room: int = 0,
     ) -> int:
-        """Writes a request; its number. end: of what is sent"""
+        """Writes a request; its number. data, offsets, bits: addresses of the answer"""
+        (k0, k1, k2), end = self._put(keys, _SENT)
+        v0 = v1 = v2 = 0
+        if values is not None:
+            (v0, v1, v2), end = self._put(values, end)
         self._asked = a = self._asked + 1
-        k0, k1, k2 = keys
-        v0, v1, v2 = values
-        to0, to1, to2 = answer
         _REQUEST.pack_into(
-            self._view, 0, verb | 6 << 4 | self._buckets << 16, now_ms, self._index, a, n, padded(end) - _SENT, expiry, a,
-            k0, k1, k2, a, v0, v1, v2, a, tail, room, capacity, a, to0, to1, to2, a,
+            self._view, 0, verb | 6 << 4 | self._buckets << 16, now_ms, self._index, a,
+            keys.length, end - _SENT, expiry, a, k0, k1, k2, a, v0, v1, v2, a,
+            tail, room, capacity, a, data, offsets, bits, a,
         )  # fmt: skip
         return a
 
@@ -331,19 +344,22 @@ class Doorbell:
         _SHORT.pack_into(self._view, 0, what, now_ms, self._index, a, key, a)
         return a
 
-    def _be_answered(self, number: int) -> None:
+    def _be_answered(self, number: int, meanwhile: Callable[[], Any] | None = None) -> Any:
+        """Returns what was made meanwhile, once there is an answer."""
         words = self._words
         if words[GONE] == self._started:
             self._start()
         try:
+            made = meanwhile and meanwhile()
             for _ in _SPINS:
                 if words[ANSWERED] == number:
-                    return
+                    return made
             self._wait(number)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MemoryError):
             self._seen = -1
             self._wait(number)  # nothing may be launched beside it
             raise
+        return made
 
     def _settle(self, number: int) -> int:
         """As `_be_answered`, of a write, and takes over the table's counters; bytes used of the log."""
@@ -386,11 +402,6 @@ def _until_gone(memory: Any, words: Any) -> None:
             _abandoned.append(memory)
             return
         time.sleep(1e-4)
-
-
-def _values_at(n: int) -> int:
-    """Where the values of n keys begin in an answer: behind bits, and offsets of 32 bits."""
-    return padded(-(-n // 8)) + padded(4 * (n + 1))
 
 
 def _only(keys: Column) -> bytes | None:

@@ -134,27 +134,27 @@ class DeviceEngine:
                 call = self._launched.find(keys, now_ms, longest)
             if call is not None:  # an Arrow array would take longer to make than the lookup
                 return call.value()
-        return self.find(keys, now_ms).to_arrow()[0].as_py()
+        return self.find(keys, now_ms)[0].as_py()
 
-    def find(self, keys: Column, now_ms: int) -> Column:
+    def find(self, keys: Column, now_ms: int) -> pa.Array:
+        n, up = keys.length, keys.nbytes
+        guess = self._launched.guess_nbytes(n)
+        arm, began = self.tuner.turn(FIND, n, up, guess)
+        if arm.way is DOORBELL:
+            try:
+                if self.health.stuck is None:  # as in `get`
+                    return self._timed(self.doorbell.find(keys, now_ms), arm, up + guess, began)
+            except NotServedError:
+                pass
+            except REFUSALS as error:
+                raise refused(error) from error
+            arm, began = self.tuner.unserved(up + guess), 0.0
         with self._guard:
             self._check(keys, now_ms)
-            if keys.on_device:
-                return self._launched.find_on_device(keys, now_ms).column
-            n, up = keys.length, keys.nbytes
-            guess = self._launched.guess_nbytes(n)
-            arm, began = self.tuner.turn(FIND, n, up, guess)
-            if arm.way is DOORBELL:
-                try:
-                    answer = self.doorbell.find(keys, now_ms)
-                except NotServedError:
-                    arm, began = self.tuner.unserved(up + guess), 0.0
-                else:
-                    return self._timed(answer, arm, up + guess, began)
             if arm.way is LAUNCH:
                 call = self._launched.find(keys, now_ms, guess)
                 if call is not None:
-                    return self._timed(call.column(), arm, up + guess, began)
+                    return self._timed(call.array(), arm, up + guess, began)
                 began = 0.0
             answer = self.pipeline.find(keys, now_ms, arm.setting)
             return self._timed(answer, arm, up + guess, began)

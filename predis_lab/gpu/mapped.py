@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..columns import ArrowColumn, Column
+from ..columns import BINARY, Column
 from .copies import copy_together
 from .packed import Packed, padded, uniform_offsets
 from .pinned import PinnedArray, pinned_memory
@@ -138,7 +138,8 @@ class Lookup:
         n = keys.length
         self.capacity, self.width = capacity, width
         self._offsets = Packed.offsets_at(n)
-        self._values = Packed.head_nbytes(n) if width is None else self._offsets
+        # Whole lines of the host's memory are written faster across the link than parts.
+        self._values = padded(Packed.head_nbytes(n) if width is None else self._offsets, 128)
         self._block = Block(self._values + padded(capacity) + mapped_nbytes(keys))
         self._block.take(self._values + padded(capacity))
         self.keys = MappedColumn(keys, self._block)
@@ -165,7 +166,7 @@ class Lookup:
         return self._block.view[self._values : self._values + self.total].tobytes()
 
     def prepare(self) -> None:
-        """Makes of the answer's memory what `column` needs, for who has time before it is there."""
+        """Makes of the answer's memory what `array` needs, for who has time before it is there."""
         block, n = self._block, self.keys.length
         whole = pa.foreign_buffer(block.at, self._values + self.capacity, block.memory)
         bits, values = whole.slice(Packed.BITS_AT), whole.slice(self._values)
@@ -173,10 +174,10 @@ class Lookup:
             self._answer: Any = [bits, whole.slice(self._offsets, 4 * (n + 1)), values]
         else:
             offsets = pa.py_buffer(uniform_offsets(n, self.width))
-            self._answer = ArrowColumn.of_buffers(n, [bits, offsets, values])
+            self._answer = pa.Array.from_buffers(BINARY, n, [bits, offsets, values])
 
-    def column(self) -> ArrowColumn:
+    def array(self) -> pa.Array:
         """The values."""
         if self.width is None:
-            return ArrowColumn.of_buffers(self.keys.length, self._answer)
+            return pa.Array.from_buffers(BINARY, self.keys.length, self._answer)
         return self._answer

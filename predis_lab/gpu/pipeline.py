@@ -20,6 +20,7 @@ from typing import Any
 
 import cupy
 import numpy as np
+import pyarrow as pa
 
 from ..columns import Column
 from ..errors import DeviceTimeout, InvalidArgument
@@ -85,7 +86,7 @@ class Pipeline:
 
     # ---- Reading
 
-    def find(self, keys: Column, now_ms: int, setting: Setting) -> Column:
+    def find(self, keys: Column, now_ms: int, setting: Setting) -> pa.Array:
         """The values of n keys in host memory, in pinned memory."""
         answer = Answer(len(keys), self.health, self._down)
 
@@ -109,7 +110,7 @@ class Pipeline:
 
         width = self._expected_nbytes()
         self._read(keys, width, launch, collect, answer, setting, note_at_ms=now_ms)
-        return answer.column()
+        return answer.array()
 
     def per_key(
         self, keys: Column, dtype: Any, fill: Callable[[Column, Any], None], setting: Setting
