@@ -41,7 +41,6 @@ class Column:
     offsets:   int32 or int64, shape (length + 1,), on the same side; None where every row has `width` bytes
     width:     bytes per row where offsets is None
     validity:  uint8 bitmap, least significant bit first as in Arrow, set = present; None = all present
-    nulls:     rows that are not present; -1 where nobody has counted them
 
     >>> Column.of([b"a", b"bcd"]).to_arrow().to_pylist()
     [b'a', b'bcd']
@@ -52,7 +51,6 @@ class Column:
     width: int
     length: int
     validity: Any = None
-    nulls: int = -1
 
     @classmethod
     def of(cls, rows: Any) -> Column:
@@ -173,8 +171,11 @@ class Column:
             part = self.offsets[start : start + step + 1]
             yield part[1:] - part[:-1]
 
-    def to_arrow(self) -> pa.Array:
-        """The rows as an Arrow array over the same host memory; fixed-size, binary or large binary."""
+    def to_arrow(self, nulls: int = -1) -> pa.Array:
+        """The rows as an Arrow array over the same host memory; fixed-size, binary or large binary.
+
+        nulls:  how many are not present, where somebody has counted them
+        """
         if self.on_device:
             raise UnsupportedType(
                 "the column lies on the device: use its data and offsets, or copy it first"
@@ -186,7 +187,7 @@ class Column:
             kind = BINARY if self.offsets.itemsize == 4 else LARGE_BINARY
             buffers.append(pa.py_buffer(self.offsets))
         buffers.append(pa.py_buffer(self.data))
-        return pa.Array.from_buffers(kind, self.length, buffers, self.nulls)
+        return pa.Array.from_buffers(kind, self.length, buffers, nulls)
 
 
 def check_keys(keys: Column) -> Column:

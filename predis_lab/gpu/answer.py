@@ -69,9 +69,8 @@ class Answer:
         offsets = self._offsets
         if offsets is None:
             offsets = uniform_offsets(self.n, self._width or 0)
-        nulls = self.n - self._present
-        data = self._data[: self.nbytes]
-        return Column(data, offsets, 0, self.n, self._validity, nulls).to_arrow()
+        rows = Column(self._data[: self.nbytes], offsets, 0, self.n, self._validity)
+        return rows.to_arrow(self.n - self._present)
 
     def _add_offsets(self, first: int, n: int, offsets: Any, total: int) -> tuple[np.ndarray, Any]:
         """Where the offsets of n more rows go, and what goes there."""

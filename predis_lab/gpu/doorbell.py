@@ -284,8 +284,8 @@ class Doorbell:
         """
         if column.offsets is None:
             nbytes = column.length * column.width
-            end = begin + nbytes
-            self._view[begin:end] = column.data.data[:nbytes]
+            end, data = begin + nbytes, column.data
+            self._view[begin:end] = data if data.size == nbytes else data[:nbytes]
             return (self._from + begin, 0, column.width), padded(end)
         first, last = column.span
         end = begin + last - first

@@ -30,7 +30,7 @@ class MappedColumn(Column):
     __slots__ = ("_arrays", "arguments")
 
     def __init__(self, source: Column, block: Block):
-        self.length, self.validity, self.nulls = source.length, None, -1
+        self.length, self.validity = source.length, None
         self.width, offsets = source.width, source.offsets
         first, last = source.span
         begin, at, stride = block.put(source.data, first, last), 0, source.width
