@@ -51,8 +51,7 @@ _REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
 _PUTS = [struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)]  # by a value's sectors
 _SENT = 8 * 64  # where columns begin
 _BROUGHT = _SENT + NBYTES
-# Where values begin whose places are known, behind bits: whole lines of the host's memory are written faster than parts.
-_DENSE_AT = ROWS // 8
+_DENSE_AT = ROWS // 8  # where values begin whose places are known, behind bits
 _MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside their offsets
 # At most, of a key and of a value that a short request has in itself.
 _SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
@@ -298,7 +297,8 @@ class Doorbell:
         return (self._from + begin, self._from + at, stride), padded(end)
 
     def _brought(self, n: int, dtype: np.dtype) -> np.ndarray:
-        return np.frombuffer(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize], dtype).copy()
+        copied = bytearray(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize])
+        return np.frombuffer(copied, dtype)
 
     def _peek(
         self, keys: Column, now_ms: int, dtype: np.dtype, present: int, moments: int = 0

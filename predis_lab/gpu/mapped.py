@@ -138,8 +138,7 @@ class Lookup:
         n = keys.length
         self.capacity, self.width = capacity, width
         self._offsets = Packed.offsets_at(n)
-        # Whole lines of the host's memory are written faster across the link than parts.
-        self._values = padded(Packed.head_nbytes(n) if width is None else self._offsets, 128)
+        self._values = Packed.head_nbytes(n) if width is None else self._offsets
         self._block = Block(self._values + padded(capacity) + mapped_nbytes(keys))
         self._block.take(self._values + padded(capacity))
         self.keys = MappedColumn(keys, self._block)

@@ -83,9 +83,9 @@ class Packed:
         return len(self.data) if self.full else int(self.arrays[3][0])
 
 
-def padded(nbytes: int, unit: int = 16) -> int:
-    """The next multiple of a power of two."""
-    return nbytes + unit - 1 & -unit
+def padded(nbytes: int) -> int:
+    """The next multiple of 16."""
+    return (nbytes + 15) & ~15
 
 
 _uniform: dict[int, np.ndarray] = {}  # by width; the last one
