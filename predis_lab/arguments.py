@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column, utf8
+from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column, few_even, utf8
 from .errors import InvalidArgument, InvalidKey, InvalidValue, UnsupportedType
 from .table import NEVER
 
@@ -93,10 +93,11 @@ def encode_value(value: Any) -> bytes:
 def encode_column(things: Iterable[Any], encode_one: Callable[[Any], bytes]) -> Column:
     """Many keys or values at once, as `encode_one` would encode each."""
     rows = list(things)
-    try:
-        packed = pa.array(
-            rows, pa.binary()
-        )  # bytes and str, by far the most common, need no call each
+    few = few_even(rows)
+    if few is not None:
+        return few
+    try:  # bytes and str, by far the most common, need no call each
+        packed = pa.array(rows, pa.binary())
     except (pa.ArrowException, TypeError, ValueError):
         packed = None
     if packed is None or packed.null_count:

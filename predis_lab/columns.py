@@ -30,7 +30,7 @@ _OFFSETS = {
     for kind in kinds
 }
 _VIEWS, _FIXED = {pa.binary_view().id, pa.string_view().id}, pa.binary(1).id
-_FEW_ROWS = 2**10
+_FEW_ROWS, _FEW_LISTED = 2**10, 2**8  # in a column, and in a list
 _CACHED_ROWS = 2**16  # whose offsets stay in a core's cache between two passes over them
 
 
@@ -362,7 +362,21 @@ def _from_device(rows: Any) -> Column:
     return Column(data, None, _row_nbytes(rows), len(rows))
 
 
+def few_even(rows: list) -> Column | None:
+    """A few rows of bytes that all have one length, in half the time that Arrow takes; None of any others."""
+    n = len(rows)
+    if not 0 < n <= _FEW_LISTED or set(map(type, rows)) != {bytes}:
+        return None
+    width = len(rows[0])
+    if not width or set(map(len, rows)) != {width}:
+        return None
+    return Column(np.frombuffer(b"".join(rows), _BYTE), None, width, n)
+
+
 def _from_list(rows: list) -> Column:
+    few = few_even(rows)
+    if few is not None:
+        return few
     try:
         return _from_arrow(pa.array(rows, pa.binary()))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowCapacityError, TypeError, ValueError):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predis_lab import Column, InvalidKey, InvalidValue, UnsupportedType
+from predis_lab.arguments import encode_column, encode_key
 from predis_lab.columns import MAX_KEY_NBYTES, check_keys, check_values
 
 ROWS = [b"", b"a", b"\0", b"a\0", b"\0b", b"\xff" * 15, b"x" * 16, b"y" * 17, b"z" * 4096]
@@ -398,6 +399,20 @@ def test_rows_of_one_length_lose_their_offsets(rows, others):
         keys = check_keys(Column.of(pa.array([*others, *rows], pa.binary())[len(others) :]))
         assert (keys.offsets is None) == (column.offsets is None)
         assert keys.to_arrow().to_pylist() == rows
+
+
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257])
+@pytest.mark.parametrize("odd", [None, b"12345", bytearray(b"1234"), "1234", memoryview(b"1234")])
+def test_lists_of_rows_of_one_length_but_for_one(n, odd):
+    rows = [b"%04d" % i for i in range(n)]
+    if odd is not None:
+        rows[n // 2] = odd
+    wanted = [row.encode() if isinstance(row, str) else bytes(row) for row in rows]
+    for column in (Column.of(rows), encode_column(rows, encode_key)):
+        assert column.to_arrow().to_pylist() == wanted
+        plain = check_keys(column)
+        assert (plain.offsets is None) == (len({*map(len, wanted)}) == 1)
+        assert plain.to_arrow().to_pylist() == wanted
 
 
 @quick
