@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -130,6 +131,28 @@ def test_an_interrupted_call_spoils_nothing(cache, call):
         assert cache.get("b") == b"2" and cache.get("a") == expected
         assert cache.dbsize() == 1 + (expected is not None)
     assert cache.set("c", 4) and cache.mget("a", "b", "c") == [expected, b"2", b"4"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_answer_that_is_not_made_spoils_nothing(cache, monkeypatch, error):
+    """While it is made the block is answering: whoever calls next must not meet it."""
+    cache.flushdb()
+    keys, values = np.arange(60, dtype="u8").view("V16"), np.arange(120, dtype="u8").view("V32")
+    cache.insert(keys, values)
+
+    def refuse(*_):
+        raise error
+
+    before = rung(cache)
+    with monkeypatch.context() as patched:
+        patched.setattr(doorbell_module(), "pa", types.SimpleNamespace(py_buffer=refuse))
+        with pytest.raises(error):
+            cache.find(keys)
+        bell, module = cache._table.doorbell, doorbell_module()
+        assert rung(cache) == before + 1 == bell._words[module.ANSWERED]
+    assert cache.find(keys).to_pylist() == values.tolist()
+    assert cache.delete(keys[0].tobytes()) == 1 and cache.dbsize() == 29
+    assert cache.find(keys).to_pylist() == [None, *values[1:].tolist()]
 
 
 def test_threads_share_it_beside_bulk_writes(cache):
