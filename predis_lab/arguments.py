@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .columns import MAX_KEY_NBYTES, MAX_VALUE_NBYTES, Column, few_even, utf8
+from .checks import MAX_KEY_NBYTES, MAX_VALUE_NBYTES
+from .columns import Column, few_even, utf8
 from .errors import InvalidArgument, InvalidKey, InvalidValue, UnsupportedType
 from .table import NEVER
 

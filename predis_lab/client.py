@@ -19,7 +19,8 @@ from .arguments import (
 )
 from .backend import make_table
 from .calls import Call
-from .columns import Column, check_keys, check_values
+from .checks import check_keys, check_values
+from .columns import Column
 from .dense import dense_rows
 from .errors import DeviceFailed, InvalidArgument, UnsupportedType
 from .glob import compile_glob

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .columns import MAX_VALUE_NBYTES, Column
+from .checks import MAX_VALUE_NBYTES
+from .columns import Column
 from .errors import CorruptRecord, InvalidArgument, UnsupportedType
 from .table import ABSENT, NO_CHECKSUMS, RECORD_HEADER_NBYTES, Status
 from .turns import CallLock

@@ -18,7 +18,8 @@ from .arguments import (
     now_ms,
 )
 from .calls import Call, WriteCall
-from .columns import Column, check_keys
+from .checks import check_keys
+from .columns import Column
 from .errors import InvalidArgument, UnsupportedType
 from .hot import HotTier
 from .table import ABSENT, NEVER, InsertReport, Status, Table

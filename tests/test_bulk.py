@@ -10,7 +10,7 @@ import pytest
 from conftest import BACKENDS
 
 from predis_lab import CacheFull, Column, InvalidValue, Predis, Status
-from predis_lab.columns import MAX_VALUE_NBYTES
+from predis_lab.checks import MAX_VALUE_NBYTES
 
 MAX_KEY, MAX_VALUE = 40, 200
 NOISE = np.random.default_rng(0).integers(0, 256, 2**16 + MAX_VALUE, np.uint8)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import cupy
 import numpy as np
 
-from ..columns import MAX_VALUE_NBYTES, Column
+from ..checks import MAX_VALUE_NBYTES
+from ..columns import Column
 from ..table import Status
 from . import kernels
 from .batch import Batch, record_bound, rows_that_fit

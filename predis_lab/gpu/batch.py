@@ -9,7 +9,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ..columns import MAX_VALUE_NBYTES, Column
+from ..checks import MAX_VALUE_NBYTES
+from ..columns import Column
 from ..table import RECORD_HEADER_NBYTES, Status
 from . import kernels
 from .memory import Segment, refused
