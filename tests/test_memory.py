@@ -209,7 +209,7 @@ def test_ten_thousand_calls_leave_nothing_behind(make):
     def held():
         # What earlier tests have left: CuPy looks only when it is asked for more whether a block is free again.
         gc.collect()
-        cupy.cuda.get_current_stream().synchronize()
+        cupy.cuda.runtime.deviceSynchronize()
         cupy.cuda.alloc_pinned_memory(1)
         told = cache.info("memory")
         pinned = told["pinned_pool_free_count"]
