@@ -67,6 +67,26 @@ def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
     assert rung(cache) == before
 
 
+@pytest.mark.parametrize("call", ["get", "set", "delete", "mget"])
+def test_a_block_that_the_driver_refuses_to_start_is_an_error_and_the_cache_goes_on(cache, call):
+    import cupy
+
+    cache.mset({"a": 1, "b": 2})
+    bell = cache._table.doorbell
+    close(bell)
+    kernel = bell._kernel
+
+    def refuse(*_):
+        raise cupy.cuda.memory.OutOfMemoryError(1, 2)
+
+    bell._kernel = refuse
+    with pytest.raises(DeviceFailed, match="the device refused"):
+        getattr(cache, call)("a", *{"set": ["3"], "mget": ["b"]}.get(call, []))
+    bell._kernel = kernel
+    assert cache.mget("a", "b") == [b"1", b"2"] and cache.get("a") == b"1"
+    assert cache.set("a", 4) and cache.get("a") == b"4" and cache.dbsize() == 2
+
+
 def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
     cache.set("a", 1)
     bell = cache._table.doorbell

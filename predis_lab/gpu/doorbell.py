@@ -24,6 +24,7 @@ from ..errors import DeviceFailed
 from ..table import RECORD_HEADER_NBYTES
 from . import kernels
 from .batch import record_bound
+from .guard import named
 from .health import pause
 from .launching import address, index_arguments
 from .memory import device_bytes, on_device
@@ -236,6 +237,7 @@ class Doorbell:
         if self.table.launches != self._seen:
             self._look_again()
 
+    @named
     def _look_again(self) -> None:
         """What may have changed since the table last launched something; raises NotServedError while that is under way."""
         table = self.table
@@ -372,11 +374,13 @@ class Doorbell:
             raise
         return self.table.take_report()
 
+    @named
     def _start(self) -> None:
         self._words[STARTED] = self._started = self._started + 1
         with self._stream:
             self._kernel((1,), (THREADS,), (*self._own, self._started, STAY_NS))
 
+    @named
     def _wait(self, number: int) -> None:
         words, began = self._words, time.perf_counter()
         while words[ANSWERED] != number:

@@ -1,10 +1,12 @@
-"""A call under way, from its beginning to its end. Called by `engine`.
+"""A call under way, from its beginning to its end, and what the driver refuses meanwhile. Called by `engine` and `doorbell`.
 
 Classes with slots: a generator-based context manager would cost five times as much.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from .memory import REFUSALS, refused
@@ -36,3 +38,16 @@ class Guard:
         self.under_way -= 1
         if error is not None and isinstance(error, REFUSALS):
             raise refused(error) from error
+
+
+def named(step: Callable[..., None]) -> Callable[..., None]:
+    """A step of a call that no Guard is around: what the driver refuses gets a name all the same."""
+
+    @wraps(step)
+    def taken(*arguments: Any) -> None:
+        try:
+            step(*arguments)
+        except REFUSALS as error:
+            raise refused(error) from error
+
+    return taken
