@@ -181,6 +181,12 @@ def settle() -> None:
     get_current_stream().synchronize()
 
 
+def synchronize() -> None:
+    """Returns when the device has done all that it was given."""
+    if _behind:
+        asynchronous.synchronize()
+
+
 def keep(memory: Any) -> Any:
     """Device memory that may still be used by what is enqueued."""
     if _behind:

@@ -64,6 +64,12 @@ class Event:
             time.sleep(1e-5)
 
 
+def synchronize() -> None:
+    """Returns when all streams have come to their ends."""
+    for stream in list(_streams):
+        stream.synchronize()
+
+
 class Stream(cuda.Stream):
     """A queue of calls. One with a priority has a thread of its own: what stays on the device doesn't keep the others waiting."""
 

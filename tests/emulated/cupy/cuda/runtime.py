@@ -64,6 +64,12 @@ def pointerGetAttributes(pointer: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(type=0)
 
 
+def deviceSynchronize() -> None:  # noqa: N802
+    from . import synchronize
+
+    synchronize()
+
+
 def streamQuery(pointer: int) -> int:  # noqa: N802
     return 600
 
