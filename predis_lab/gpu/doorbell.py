@@ -29,7 +29,7 @@ from .health import pause
 from .launching import address, index_arguments
 from .memory import device_bytes, on_device
 from .modules import function
-from .packed import padded
+from .packed import padded, uniform_offsets
 from .pinned import pinned
 from .sizing import HARD_LOAD, MAX_LOAD, NBYTES, ROWS
 
@@ -106,7 +106,6 @@ class Doorbell:
         self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
         self._index = self._buckets = 0
         self._uncrowded = self._most_entries = 0  # entries, before and after a write
-        self._width, self._offsets = 0, pa.py_buffer(b"")  # of values that all have one length
         self._segment: Any = None
         self._first = 0  # where that begins
 
@@ -152,12 +151,9 @@ class Doorbell:
             raise NotServedError
 
         def prepare() -> tuple[memoryview, pa.Array]:
-            if width != self._width:
-                offsets = np.arange(ROWS + 1, dtype=np.int32) * np.int32(width)
-                self._width, self._offsets = width, pa.py_buffer(offsets)
             room = memoryview(bytearray(nbytes))
-            memory = pa.py_buffer(room.toreadonly())
-            buffers = [memory, self._offsets, memory.slice(_DENSE_AT)]
+            memory, offsets = pa.py_buffer(room.toreadonly()), uniform_offsets(n, width)
+            buffers = [memory, pa.py_buffer(offsets), memory.slice(_DENSE_AT)]
             return room, pa.Array.from_buffers(BINARY, n, buffers)
 
         number = self._ask(DENSE, keys, now_ms, width, self._to + _DENSE_AT, 0, self._to)
