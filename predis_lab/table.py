@@ -1,7 +1,7 @@
 """The Table protocol, and what its answers are made of.
 
 A table speaks in Columns and milliseconds since the epoch. It trusts its caller: keys and values have been
-checked (`columns.check_keys`, `check_values`), and calls are made with its lock held.
+checked (`checks.check_keys`, `check_values`), and calls are made with its lock held.
 """
 
 from __future__ import annotations

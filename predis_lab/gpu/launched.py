@@ -43,8 +43,7 @@ class Launched:
 
     def guess_nbytes(self, n: int) -> int:
         """Bytes to have ready for n values: the most there can be, or where values differ much twice the mean."""
-        table = self.table
-        most = n * table.max_value_nbytes
+        table, most = self.table, self.table.find_nbytes(n)
         if most <= 2**26 or (table.uniform_nbytes is not None and most <= INT32_MAX):
             return most
         return int(

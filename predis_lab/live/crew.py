@@ -118,9 +118,7 @@ class Crew:
             if (left := (meant - now) * 1e-9) > _NAP_S:
                 time.sleep(left - _NAP_S / 2)
             while clock() < meant:
-                if (
-                    others
-                ):  # they wait for the interpreter; a sleep of no time would be one of 50 us
+                if others:  # they wait for the interpreter; no sleep is shorter than 50 us
                     os.sched_yield()
             play()
             after = clock()
