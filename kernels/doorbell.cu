@@ -12,6 +12,10 @@
 // record as it lies. What a longer request brings is read in one more go, by all threads, and kept on the device. An answer is
 // written, then its number.
 //
+// The host need not wait for an answer before it asks again: requests lie in a ring of mailboxes and are answered one after the
+// other. While one is being answered the next is looked for, so that records stored one by one are taken at the speed of the
+// device, not of the way to it and back.
+//
 // On its way out the block says so before it looks for a request one last time: who asks later sees it gone.
 //
 // Bytes moved per request: 256 across the link for each look, then the columns once; for a found key 64 (bucket) + 16 + k + v
@@ -22,11 +26,12 @@
 #include "reading.cuh"
 #include "writing.cuh"
 
-// Words of a mailbox; see gpu/doorbell.py.
-#define ANSWERED 32  // the number of the last answer
-#define GONE 33      // of the last block that has left
-#define TOTAL 34     // bytes of all values together; of a short request the value's and one, 0: there is none; or a status
-#define EXPIRY 35    // answer to LOOK
+// Mailboxes, and words behind them; see gpu/mailbox.py.
+#define BOXES 8
+#define ANSWERED 256  // the number of the last answer
+#define GONE 257      // of the last block that has left
+#define TOTAL 258     // bytes of all values together; of a short request the value's and one, 0: there is none; or a status
+#define EXPIRY 259    // answer to LOOK
 
 #define FIND 1
 #define DENSE 2  // the same, of keys and values that `find_dense` takes
@@ -38,6 +43,8 @@
 #define PUT 8
 #define DROP 9
 #define LEAVE 10
+
+enum Coming { NONE, ONE, LAST };  // requests for the whole block
 
 #define SECTORS 8
 #define LANES (2 * SECTORS)
@@ -104,6 +111,14 @@ __device__ __forceinline__ void pause() {
     for (long long began = clock64(); clock64() - began < 900;) {}
 }
 #endif
+
+// Where the request of this number is written.
+__device__ __forceinline__ const u64* box_of(const u64* boxes, u64 number) {
+    return boxes + number % BOXES * (2 * LANES);
+}
+
+// Whether a look has found the beginning of the request of this number. The whole warp calls.
+__device__ __forceinline__ bool begins(ulonglong2 words, u64 number) { return __shfl_sync(ALL, words.y, 1) == number; }
 
 // A look, and as long a pause as makes the next one come when this is half over.
 __device__ __forceinline__ ulonglong2 look_ahead(const u64* box) {
@@ -284,7 +299,7 @@ __device__ __forceinline__ void change_one(
 }
 
 extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
-    u64* box,              // a mailbox: the request is read from its beginning
+    u64* box,              // mailboxes
     const ulonglong2* sent,  // columns that the host brings
     ulonglong2* brought,   // where the host looks for an answer; `capacity` bytes
     u64 capacity,
@@ -295,7 +310,7 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
     u64 stay) {            // as many nanoseconds
     __shared__ Room room;
     __shared__ Making making;
-    __shared__ bool staying;
+    __shared__ u32 coming;
     u32 lane = threadIdx.x;
     volatile u64* words = box;
     u64 began = nanoseconds(), answered = words[ANSWERED];
@@ -303,43 +318,46 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
     for (bool leaving = false;;) {
         // Two looks are under way, half of one's time apart.
         ulonglong2 next = {};
-        if (lane < 32) next = look_ahead(box);
+        if (lane < 32) next = look_ahead(box_of(box, answered + 1));
         while (lane < 32) {  // waits, and answers what one warp can
             ulonglong2 read = next;
-            next = look(box, LANES);
             u32 fresh = __ballot_sync(ALL, lane % 2 && read.y == answered + 1);
             u64 what = __shfl_sync(ALL, read.x, 0), verb = what & 15;
             u32 wanted = (1u << 2 * (what >> 4 & 15)) - 1 & 0xaaaaaaaa;  // the lanes that read its sectors' numbers
-            bool asked = fresh & 2 && (fresh & wanted) == wanted;
+            bool asked = fresh & 2 && (fresh & wanted) == wanted, last = leaving;
             if (asked && verb < GET) {
                 u64* to = (u64*)&room.request + lane / 2 * 3 + lane % 2 * 2;
                 if (to < (u64*)(&room.request + 1)) {
                     to[0] = read.x;
                     if (lane % 2 == 0) to[1] = read.y;
                 }
-                if (lane == 0) staying = true;
+                if (lane == 0) coming = last ? LAST : ONE;
                 break;
             }
+            next = look(box_of(box, answered + 1 + asked), LANES);
             if (asked) {
                 u64* index = (u64*)__shfl_sync(ALL, read.x, 1);
                 if (verb < PUT) read_one(room.lookups[0], read, what, index, copied, brought, capacity, box);
                 if (verb == PUT || verb == DROP) {
                     change_one(room.lookups[0], making, read, what, index, copied, counters, report, box);
                 }
+                last |= verb == LEAVE;
                 ++answered;
                 if (lane == 0) {
                     if (verb == LEAVE) words[GONE] = number;
                     __threadfence_system();
                     words[ANSWERED] = answered;
                 }
-                next = look_ahead(box);
-                if (verb != LEAVE) continue;
-                leaving = true;
             }
-            if (leaving) {
-                if (lane == 0) staying = false;
+            if (last) {
+                if (lane == 0) coming = NONE;
                 break;
             }
+            if (asked && !begins(next, answered + 1)) {
+                next = look_ahead(box_of(box, answered + 1));
+                continue;
+            }
+            // Nothing is there, or one request after the other.
             leaving = __any_sync(ALL, lane == 0 && nanoseconds() - began >= stay);
             if (!leaving) continue;
             if (lane == 0) {
@@ -347,10 +365,11 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
                 __threadfence_system();  // before the last look
             }
             __syncwarp();
-            next = look(box, LANES);
+            next = look(box_of(box, answered + 1), LANES);
         }
         __syncthreads();
-        if (!staying) return;
+        u32 doing = coming;
+        if (doing == NONE) return;
         bring_in(sent, (ulonglong2*)copied, room.request.nbytes);
         respond(room, box + TOTAL, counters, report, places);
         __syncthreads();
@@ -359,5 +378,6 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
             __threadfence_system();
             words[ANSWERED] = answered;
         }
+        if (doing == LAST) return;
     }
 }

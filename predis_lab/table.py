@@ -125,7 +125,10 @@ class Table(Protocol):
         """
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
-        """As `insert` for one record; its `Status`."""
+        """As `insert` for one record; its `Status`, STORED also where one may have taken another's place.
+
+        Every later call finds the record stored. Where the device stops answering before it is, that call raises DeviceFailed.
+        """
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key: whether it was there. Of equal keys exactly one is told True."""

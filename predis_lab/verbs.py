@@ -82,7 +82,11 @@ class Verbs:
         exat: Any = None,
         pxat: Any = None,
     ) -> Any:
-        """True, or None where nx or xx kept it from being stored; with `get` the old value or None."""
+        """True, or None where nx or xx kept it from being stored; with `get` the old value or None.
+
+        Every later call finds the record. On a GPU it may still be on its way there: should the device stop answering before
+        it is stored, a later call raises DeviceFailed or DeviceTimeout.
+        """
         key, data = encode_key(name), encode_value(value)
         if nx and xx:
             raise InvalidArgument("nx and xx exclude each other")

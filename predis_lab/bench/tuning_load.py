@@ -64,6 +64,7 @@ def measure_singles(run: Run, records: int, value_nbytes: int, *, blocks: int, c
             "single_get": (BELL, _getter(stock.cache, keys)),
             "single_get_launch": (LAUNCHED, _getter(stock.cache, keys)),
             "single_set": (BELL, _setter(stock.cache, keys, values)),
+            "single_set_stored": (BELL, _setter(stock.cache, keys, values, stored=True)),
             "single_set_launch": (LAUNCHED, _setter(stock.cache, keys, values)),
             "single_get_hot": (None, _getter(hot, keys)),
         }
@@ -87,8 +88,14 @@ def _getter(cache: Predis, keys: Sequence[bytes]) -> Callable[[], Any]:
     return lambda: cache.get(next(turns))
 
 
-def _setter(cache: Predis, keys: Sequence[bytes], values: Sequence[bytes]) -> Callable[[], Any]:
+def _setter(
+    cache: Predis, keys: Sequence[bytes], values: Sequence[bytes], *, stored: bool = False
+) -> Callable[[], Any]:
+    """stored: whether each call ends with the record in the table, not with its being on the way"""
     turns = _endless(list(zip(keys, values, strict=True)))
+    if stored:
+        engine: Any = cache._table
+        return lambda: (cache.set(*next(turns)), engine.table.settle())
     return lambda: cache.set(*next(turns))
 
 

@@ -31,6 +31,7 @@ SINGLES = {
     "single_get_launch_p99": "get, one launch, p99",
     "single_set": "set, doorbell, p50",
     "single_set_p99": "set, doorbell, p99",
+    "single_set_stored": "set, doorbell, until it is stored, p50",
     "single_set_launch": "set, one launch, p50",
     "single_get_hot": "get, host tier, p50",
     "single_get_hot_p99": "get, host tier, p99",

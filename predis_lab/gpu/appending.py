@@ -114,10 +114,8 @@ def _write(
             continue
         piece, bound = keys[row : row + fitting], batch.bound(fitting)
         if values.offsets is not None or values.width != table.uniform_nbytes:
-            # For whoever looks up before the report is here.
             longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
-            table.uniform_nbytes = None
-            table.max_value_nbytes = max(table.max_value_nbytes, longest)
+            table.expect_values(longest)
         try:
             kernels.insert(
                 piece,

@@ -2,14 +2,15 @@
 
 The block is started when it is asked for something and leaves by itself some milliseconds later, answers or not
 (kernels/doorbell.cu): whatever waits for the device to be idle (a driver that frees memory, another process, the end of this
-one) waits no longer than that. A call keeps the table's lock until it is answered, so nothing else is launched meanwhile;
-and it is made only while nothing is under way on the device, for the block keeps no stream's order. It reads no memory that
-was not there when it was started: where the table has taken some since, it is told to leave and started again.
+one) waits no longer than that. A call is made only while nothing is under way on the device, for the block keeps no stream's
+order, and keeps the table's lock until it is answered, so nothing else is launched meanwhile. A single record with room for it
+is posted: it lies in a mailbox, whoever asks there later finds it stored, and who launches anything waits for it first
+(`DeviceTable.settle`) and is told where the device had stopped answering. The block reads no memory that was not there when
+it was started: where the table has taken some since, it is told to leave and started again.
 """
 
 from __future__ import annotations
 
-import struct
 import time
 import weakref
 from collections.abc import Callable
@@ -21,12 +22,13 @@ import pyarrow as pa
 
 from ..columns import BINARY, Column
 from ..errors import DeviceFailed
-from ..table import RECORD_HEADER_NBYTES
-from . import kernels
+from ..table import RECORD_HEADER_NBYTES, Status
+from . import kernels, mailbox
 from .batch import record_bound
 from .guard import named
 from .health import pause
 from .launching import address, index_arguments
+from .mailbox import ANSWERED, BOX_NBYTES, BOXES, GONE, TOTAL  # asked for by every call
 from .memory import device_bytes, on_device
 from .modules import function
 from .packed import padded, uniform_offsets
@@ -44,23 +46,7 @@ STAY_NS = 5_000_000  # of the block, once started
 _SPINS = range(2000)
 _SUSPECT_S = 1e-3  # after which it is asked whether the block still lives
 
-# A mailbox, see kernels/doorbell.cu: a request in sectors of three words and its number, then the words of an answer, then
-# what the host brings, then what the block does. STARTED is the host's own: the number of the last block.
-ANSWERED, GONE, TOTAL, EXPIRY, STARTED = 32, 33, 34, 35, 40
-FIND, DENSE, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 11)
-_REQUEST, _SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")
-_PUTS = [struct.Struct("QQQQ24sQQQQQ" + n * "24sQ") for n in range(6)]  # by a value's sectors
-_SENT = 8 * 64  # where columns begin
-_BROUGHT = _SENT + NBYTES
-_DENSE_AT = ROWS // 8  # where values begin whose places are known, behind bits
-_MOST_NBYTES = NBYTES - 24 * ROWS  # of keys and values in a request, beside their offsets
-# At most, of a key and of a value that a short request has in itself.
-_SHORT_NBYTES, _SHORT_VALUE_NBYTES = 24, 24 * 5
-_LEFT_TO_32_BITS = 2**64 - 2  # strides that stand for offsets of 32 and of 64 bits
-_LEFT_TO_64_BITS = 2**64 - 1
 _BOOL, _INT8, _INT64 = np.dtype(np.bool_), np.dtype(np.int8), np.dtype(np.int64)
-
-_abandoned: list[Any] = []  # mailboxes that a block may still look at
 
 
 class NotServedError(Exception):
@@ -68,7 +54,7 @@ class NotServedError(Exception):
 
 
 class Doorbell:
-    """A mailbox in mapped pinned memory, and the block that answers. Whoever writes holds the table's turn to do so.
+    """Mailboxes in mapped pinned memory, and the block that answers. Whoever writes holds the table's turn to do so.
 
     Columns lie on the host.
 
@@ -77,17 +63,16 @@ class Doorbell:
 
     def __init__(self, table: DeviceTable):
         self.table, self.health = table, table.health
-        self._memory = pinned(_BROUGHT + NBYTES, np.uint8)
-        self._memory[:_SENT] = 0
+        self._memory = pinned(mailbox.BROUGHT + NBYTES, np.uint8)
+        self._memory[: mailbox.SENT] = 0
         self._at = self._memory.ctypes.data
-        self._to = self._at + _BROUGHT  # where the block answers
-        self._bytes = self._memory.view(np.ndarray)  # whose slices cost half as much
-        self._view = self._bytes.data
-        self._words = self._view[:_SENT].cast("Q")
+        self._to = self._at + mailbox.BROUGHT  # where the block answers
+        self._view = self._memory.data  # slices of which cost the least
+        self._words = self._view[: mailbox.SENT].cast("Q")
         # Nobody else gets memory that a block looks at.
-        self._leave = weakref.finalize(self, _until_gone, self._memory, self._words)
+        self._leave = weakref.finalize(self, mailbox.until_gone, self._memory, self._words)
         self._copied, self._places = device_bytes(NBYTES), on_device(ROWS, np.uint64)
-        self._from = self._copied.data.ptr - _SENT  # what is sent lies there for kernels
+        self._from = self._copied.data.ptr - mailbox.SENT  # what is sent lies there for kernels
         self._kernel = function("doorbell", "serve", DEFINES)
         # The device's first choice where its multiprocessors are all taken.
         self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
@@ -95,7 +80,7 @@ class Doorbell:
         self.dead = False
         self._own = (
             self._at,
-            self._at + _SENT,
+            self._at + mailbox.SENT,
             self._to,
             NBYTES,
             self._copied.data.ptr,
@@ -114,13 +99,13 @@ class Doorbell:
     def get(self, key: bytes, now_ms: int) -> bytes | None:
         """The value of one key, or None."""
         n, words = len(key), self._words
-        if n > _SHORT_NBYTES:
+        if n > mailbox.SHORT_NBYTES:
             return self.find(Column.single(key), now_ms)[0].as_py()
-        self._be_answered(self._send_shortly(GET, key, now_ms))
+        self._be_answered(self._send_shortly(mailbox.GET, key, now_ms))
         total = words[TOTAL]
         if not total:
             return None
-        begin = _BROUGHT + RECORD_HEADER_NBYTES + n
+        begin = mailbox.BROUGHT + RECORD_HEADER_NBYTES + n
         end = begin + total - 1
         if end > len(self._view):
             raise NotServedError
@@ -135,30 +120,36 @@ class Doorbell:
         offsets_at, to = padded(-(-n // 8)), self._to
         begin = offsets_at + padded(4 * (n + 1))
         room = NBYTES - begin
-        self._be_answered(self._ask(FIND, keys, now_ms, room, to + begin, to + offsets_at, to))
+        self._be_answered(
+            self._ask(mailbox.FIND, keys, now_ms, room, to + begin, to + offsets_at, to)
+        )
         total = self._words[TOTAL]
         if total > room:
             raise NotServedError
-        memory = pa.py_buffer(self._view[_BROUGHT : _BROUGHT + begin + total].tobytes())
+        memory = pa.py_buffer(
+            self._view[mailbox.BROUGHT : mailbox.BROUGHT + begin + total].tobytes()
+        )
         offsets = memory.slice(offsets_at, 4 * (n + 1))
         return pa.Array.from_buffers(BINARY, n, [memory, offsets, memory.slice(begin)])
 
     def _find_dense(self, keys: Column, width: int, now_ms: int) -> pa.Array:
         """The same where all values have one length: what is known of the answer is made while it is waited for."""
         n = keys.length
-        nbytes = _DENSE_AT + n * width
+        nbytes = mailbox.DENSE_AT + n * width
         if nbytes > NBYTES:
             raise NotServedError
 
         def prepare() -> tuple[memoryview, pa.Array]:
             room = memoryview(bytearray(nbytes))
             memory, offsets = pa.py_buffer(room.toreadonly()), uniform_offsets(n, width)
-            buffers = [memory, pa.py_buffer(offsets), memory.slice(_DENSE_AT)]
+            buffers = [memory, pa.py_buffer(offsets), memory.slice(mailbox.DENSE_AT)]
             return room, pa.Array.from_buffers(BINARY, n, buffers)
 
-        number = self._ask(DENSE, keys, now_ms, width, self._to + _DENSE_AT, 0, self._to)
+        number = self._ask(
+            mailbox.DENSE, keys, now_ms, width, self._to + mailbox.DENSE_AT, 0, self._to
+        )
         room, answer = self._be_answered(number, prepare)
-        room[:] = self._view[_BROUGHT : _BROUGHT + nbytes]
+        room[:] = self._view[mailbox.BROUGHT : mailbox.BROUGHT + nbytes]
         return answer
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
@@ -166,7 +157,7 @@ class Doorbell:
         key = _only(keys)
         if key is None:
             return self._peek(keys, now_ms, _BOOL, self._to)
-        self._be_answered(self._send_shortly(LOOK, key, now_ms))
+        self._be_answered(self._send_shortly(mailbox.LOOK, key, now_ms))
         return np.array([self._words[TOTAL] != 0])
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
@@ -174,18 +165,18 @@ class Doorbell:
         key = _only(keys)
         if key is None:
             return self._peek(keys, now_ms, _INT64, 0, self._to)
-        self._be_answered(self._send_shortly(LOOK, key, now_ms))
-        return np.array([self._words[EXPIRY]], np.uint64).view(np.int64)
+        self._be_answered(self._send_shortly(mailbox.LOOK, key, now_ms))
+        return np.array([self._words[mailbox.EXPIRY]], np.uint64).view(np.int64)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
         key = _only(keys)
         if key is not None:
-            self._settle(self._send_shortly(DROP, key, now_ms))
+            self._settle(self._send_shortly(mailbox.DROP, key, now_ms))
             return np.array([self._words[TOTAL] != 0])
         n = keys.length
         self._begin(n, keys.nbytes)
-        self._settle(self._ask(ERASE, keys, now_ms, 0, self._to))
+        self._settle(self._ask(mailbox.ERASE, keys, now_ms, 0, self._to))
         return self._brought(n, _BOOL)
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
@@ -195,40 +186,56 @@ class Doorbell:
         expiry, bound = self.table.noted_expiry(expire_at_ms), record_bound(keys, values, 0, n)
         tail = self._take(n, bound)
         records = values, expiry, tail, bound
-        number = self._ask(INSERT, keys, now_ms, 0, self._to, 0, 0, *records)
+        number = self._ask(mailbox.INSERT, keys, now_ms, 0, self._to, 0, 0, *records)
         self._segment.used += self._settle(number) - bound
         return self._brought(n, _INT8)
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
-        """The status of one record."""
+        """STORED once the record lies in a mailbox; its status where it is too long for one."""
         n, size = len(key), len(value)
-        if n > _SHORT_NBYTES or size > _SHORT_VALUE_NBYTES:
+        if n > mailbox.SHORT_NBYTES or size > mailbox.SHORT_VALUE_NBYTES:
             keys, values = Column.single(key), Column.single(value)
             return int(self.insert(keys, values, expire_at_ms, now_ms)[0])
-        if self.table.launches != self._seen:
+        table, words = self.table, self._words
+        if table.launches != self._seen:
             self._look_again()
-        expiry = self.table.noted_expiry(expire_at_ms)
+        expiry = table.noted_expiry(expire_at_ms)
         tail = self._take(1, kernels.record_nbytes(n, size))
         sectors = -(-size // 24)
-        what = PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
-        self._asked = a = self._asked + 1
+        what = mailbox.PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
+        a = self._asked + 1
+        # A box stays free for whoever asks next.
+        if words[ANSWERED] + BOXES <= a:
+            self._await_write(a + 1 - BOXES)
+        if size != table.uniform_nbytes:
+            table.expect_values(size)
+        table.unreported += 1
+        table.posted = self.settle
+        self._asked = a
         parts = value[:24], a, value[24:48], a, value[48:72], a, value[72:96], a, value[96:], a
-        _PUTS[sectors].pack_into(
-            self._view, 0, what, now_ms, self._index, a, key, a, expiry, tail, size, a,
+        mailbox.PUTS[sectors].pack_into(
+            self._view, a % BOXES * BOX_NBYTES, what, now_ms, self._index, a, key, a, expiry, tail, size, a,
             *parts[: 2 * sectors],
         )  # fmt: skip
-        self._settle(a)
-        return self._words[TOTAL]
+        if words[GONE] == self._started:
+            self._await_write(0)  # only that there is a block
+        return int(Status.STORED)
+
+    def settle(self) -> None:
+        """Returns when what was posted is stored, and takes over the table's counters."""
+        if self.table.posted is not None:
+            self._settle(self._asked)
 
     def close(self) -> None:
-        """Returns when the block has left."""
+        """Returns when the block has left; what was posted may not be stored."""
+        self.table.posted = None
         self._leave()
 
     # ---- Inside
 
     def _begin(self, n: int, nbytes: int) -> None:
         """Raises NotServedError for a call that is too large, or while the device is at work."""
-        if n > ROWS or not 0 < nbytes <= _MOST_NBYTES:
+        if n > ROWS or not 0 < nbytes <= mailbox.MOST_NBYTES:
             raise NotServedError
         if self.table.launches != self._seen:
             self._look_again()
@@ -237,15 +244,18 @@ class Doorbell:
     def _look_again(self) -> None:
         """What may have changed since the table last launched something; raises NotServedError while that is under way."""
         table = self.table
+        self.settle()
+        if self.dead:
+            raise NotServedError
         if self._words[ANSWERED] != self._asked:  # of a call that was interrupted
             self._wait(self._asked)
         # What is looked up in the tiers may have to move.
-        if self.dead or not table.is_idle() or table.tiers.holds:
+        if not table.is_idle() or table.tiers.holds:
             raise NotServedError
         memory = table.epoch, table.arena.allocations
         if memory != self._memory_seen and self._words[GONE] != self._started:
             self._seen = table.launches
-            self._be_answered(self._send_shortly(LEAVE, b"", 0))
+            self._be_answered(self._send_shortly(mailbox.LEAVE, b"", 0))
         self._memory_seen = memory
         self._index, self._buckets = index_arguments(table.index)
         # As `appending` has it: who finds the index too full has it grown, and that is not done here.
@@ -264,38 +274,26 @@ class Doorbell:
 
         Nothing else is written there, should the answer not come.
         """
-        table, segment = self.table, self._segment
+        segment = self._segment
         if segment is None or nbytes > segment.room:
             raise NotServedError
-        entries = table.entries
-        if entries > self._uncrowded or entries + n > self._most_entries or table.is_stale:
-            raise NotServedError
+        if not self._has_slots(n):
+            self.settle()  # there are as many records as have been posted, or fewer
+            if not self._has_slots(n):
+                raise NotServedError
         tail = self._first + segment.used
         segment.used += nbytes
         return tail
 
-    def _put(self, column: Column, begin: int) -> tuple[tuple[int, int, int], int]:
-        """Copies a host column into the mailbox; how a kernel takes it, and where there is room for the next.
-
-        Bytes by a memoryview: NumPy lets go of the interpreter, and waking whoever waits for it costs more than the copy.
-        """
-        if column.offsets is None:
-            nbytes = column.length * column.width
-            end, data = begin + nbytes, column.data
-            self._view[begin:end] = data if data.size == nbytes else data[:nbytes]
-            return (self._from + begin, 0, column.width), padded(end)
-        first, last = column.span
-        end = begin + last - first
-        self._view[begin:end] = column.data.data[first:last]
-        at = padded(end)
-        end = at + column.offsets.nbytes
-        np.subtract(column.offsets, first, out=self._bytes[at:end].view(column.offsets.dtype))
-        wide = column.offsets.dtype.itemsize == 8
-        stride = _LEFT_TO_64_BITS if wide else _LEFT_TO_32_BITS
-        return (self._from + begin, self._from + at, stride), padded(end)
+    def _has_slots(self, n: int) -> bool:
+        """Whether the index takes n more records as it is, if all that were posted are new ones."""
+        table = self.table
+        entries = table.entries + table.unreported
+        most = self._most_entries - n
+        return entries <= self._uncrowded and entries <= most and not table.is_stale
 
     def _brought(self, n: int, dtype: np.dtype) -> np.ndarray:
-        copied = bytearray(self._view[_BROUGHT : _BROUGHT + n * dtype.itemsize])
+        copied = bytearray(self._view[mailbox.BROUGHT : mailbox.BROUGHT + n * dtype.itemsize])
         return np.frombuffer(copied, dtype)
 
     def _peek(
@@ -303,7 +301,7 @@ class Doorbell:
     ) -> np.ndarray:
         n = keys.length
         self._begin(n, keys.nbytes)
-        self._be_answered(self._ask(PEEK, keys, now_ms, 0, present, moments))
+        self._be_answered(self._ask(mailbox.PEEK, keys, now_ms, 0, present, moments))
         return self._brought(n, dtype)
 
     def _ask(
@@ -321,14 +319,14 @@ class Doorbell:
         room: int = 0,
     ) -> int:
         """Writes a request; its number. data, offsets, bits: addresses of the answer"""
-        (k0, k1, k2), end = self._put(keys, _SENT)
+        (k0, k1, k2), end = mailbox.write(self._view, self._from, keys, mailbox.SENT)
         v0 = v1 = v2 = 0
         if values is not None:
-            (v0, v1, v2), end = self._put(values, end)
+            (v0, v1, v2), end = mailbox.write(self._view, self._from, values, end)
         self._asked = a = self._asked + 1
-        _REQUEST.pack_into(
-            self._view, 0, verb | 6 << 4 | self._buckets << 16, now_ms, self._index, a,
-            keys.length, end - _SENT, expiry, a, k0, k1, k2, a, v0, v1, v2, a,
+        mailbox.REQUEST.pack_into(
+            self._view, a % BOXES * BOX_NBYTES, verb | 6 << 4 | self._buckets << 16, now_ms, self._index, a,
+            keys.length, end - mailbox.SENT, expiry, a, k0, k1, k2, a, v0, v1, v2, a,
             tail, room, capacity, a, data, offsets, bits, a,
         )  # fmt: skip
         return a
@@ -339,7 +337,9 @@ class Doorbell:
             self._look_again()
         self._asked = a = self._asked + 1
         what = verb | 2 << 4 | len(key) << 8 | self._buckets << 16
-        _SHORT.pack_into(self._view, 0, what, now_ms, self._index, a, key, a)
+        mailbox.SHORT.pack_into(
+            self._view, a % BOXES * BOX_NBYTES, what, now_ms, self._index, a, key, a
+        )
         return a
 
     def _be_answered(self, number: int, meanwhile: Callable[[], Any] | None = None) -> Any:
@@ -350,7 +350,7 @@ class Doorbell:
         try:
             made = meanwhile and meanwhile()
             for _ in _SPINS:
-                if words[ANSWERED] == number:
+                if words[ANSWERED] >= number:
                     return made
             self._wait(number)
         except (KeyboardInterrupt, MemoryError):
@@ -361,31 +361,40 @@ class Doorbell:
 
     def _settle(self, number: int) -> int:
         """As `_be_answered`, of a write, and takes over the table's counters; bytes used of the log."""
+        self._await_write(number)
+        self.table.posted = None
+        return self.table.take_report()
+
+    def _await_write(self, number: int) -> None:
         try:
             self._be_answered(number)
-        except NotServedError:
-            raise DeviceFailed("a write was under way when the device stopped answering") from None
-        except BaseException:  # what it has changed is told by its report, once that is there
-            self.table.leave_unread()
+        except BaseException as error:
+            self.table.leave_unread()  # what has changed is told by its report, once that is there
+            if isinstance(
+                error, (NotServedError, DeviceFailed)
+            ):  # there is no block, and will be none
+                self.table.posted = None
+            if isinstance(error, NotServedError):
+                lost = "a write was under way when the device stopped answering"
+                raise DeviceFailed(lost) from None
             raise
-        return self.table.take_report()
 
     @named
     def _start(self) -> None:
-        self._words[STARTED] = self._started = self._started + 1
+        self._words[mailbox.STARTED] = self._started = self._started + 1
         with self._stream:
             self._kernel((1,), (THREADS,), (*self._own, self._started, STAY_NS))
 
     @named
     def _wait(self, number: int) -> None:
         words, began = self._words, time.perf_counter()
-        while words[ANSWERED] != number:
+        while words[ANSWERED] < number:
             waited = time.perf_counter() - began
             if words[GONE] == self._started:
-                if words[ANSWERED] != number:  # it left just before it was asked
+                if words[ANSWERED] < number:  # it left just before it was asked
                     self._start()
             elif waited > _SUSPECT_S and self._stream.done:
-                if words[ANSWERED] != number and words[GONE] != self._started:
+                if words[ANSWERED] < number and words[GONE] != self._started:
                     self.dead, self._seen = True, -1
                     raise NotServedError
             elif waited > self.health.timeout_s:
@@ -394,19 +403,9 @@ class Doorbell:
             pause(waited)
 
 
-def _until_gone(memory: Any, words: Any) -> None:
-    """Waits until the last block has left a mailbox; the memory stays taken where none ever does."""
-    began = time.perf_counter()
-    while words[GONE] != words[STARTED]:
-        if time.perf_counter() - began > 1:
-            _abandoned.append(memory)
-            return
-        time.sleep(1e-4)
-
-
 def _only(keys: Column) -> bytes | None:
     """The key of a column of one, if a short request takes it."""
     if keys.length != 1:
         return None
     first, last = keys.span
-    return keys.data[first:last].tobytes() if last - first <= _SHORT_NBYTES else None
+    return keys.data[first:last].tobytes() if last - first <= mailbox.SHORT_NBYTES else None

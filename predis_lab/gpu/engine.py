@@ -93,7 +93,8 @@ class DeviceEngine:
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
             # With checksums records are checked, and sealed, by launches of their own. Where there is none the tuner knows.
             self.doorbell: Any = Doorbell(self.table) if doorbell and not checksums else None
-        self._writing = self.health.holding(self.pipeline.writing)
+        # Who writes knows what there is: nothing is posted meanwhile.
+        self._writing = self.health.holding(self.pipeline.writing, self.table.settle)
         self._launched = Launched(self.table, self.pipeline)
         bell = ROWS if self.doorbell is not None else 0
         base, room = Tuning(small_nbytes=SMALL_NBYTES), self.pipeline.room_nbytes

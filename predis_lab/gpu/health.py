@@ -129,24 +129,32 @@ class Health:
             self.lock.acquire()
             away.discard(call)
 
-    def holding(self, lock: threading.Lock | Turns) -> Holding:
-        """Another lock, waited for without keeping this one."""
-        return Holding(self, lock)
+    def holding(
+        self, lock: threading.Lock | Turns, then: Callable[[], None] = lambda: None
+    ) -> Holding:
+        """Another lock, waited for without keeping this one. then: what comes first, once it is held"""
+        return Holding(self, lock, then)
 
 
 class Holding:
     """A lock held for a block of code; see `Health.holding`. One object serves all who hold that lock in turn."""
 
-    __slots__ = ("_acquire", "_at_once", "_health", "_release")
+    __slots__ = ("_acquire", "_at_once", "_health", "_release", "_then")
 
-    def __init__(self, health: Health, lock: threading.Lock | Turns):
+    def __init__(self, health: Health, lock: threading.Lock | Turns, then: Callable[[], None]):
         self._health, self._acquire, self._release = health, lock.acquire, lock.release
         self._at_once = lock.at_once if isinstance(lock, Turns) else lock.acquire
+        self._then = then
 
     def __enter__(self) -> None:
         if not self._at_once(False):  # by keyword it would take twice as long
             with self._health.unlocked():
                 self._acquire()
+        try:
+            self._then()
+        except BaseException:
+            self._release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self._release()

@@ -38,7 +38,8 @@ class DeviceTable:
     checksums:      whether every record carries one, see gpu/checksums.py
     health:         how long to wait for the device, and whose lock to leave meanwhile
 
-    unreported:     rows inserted by launches that nobody has waited for yet
+    unreported:     rows inserted that nobody has waited for yet
+    posted:         what waits for those that a block at the doorbell has been given; None: there are none
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DeviceTable:
         self.health = health or Health(TIMEOUT_S)
         self._unread = False  # the last report: it had not come when it was waited for
         self.unreported = 0
+        self.posted: Callable[[], None] | None = None
         self.arena = Arena(capacity, sizing.segment_nbytes(capacity, host_capacity))
         self.compactions = Compactions()
         self.checksums = checksums
@@ -104,6 +106,7 @@ class DeviceTable:
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
+        self.settle()
         if self._unread or self.has_expiry:
             self.enter()
         if not self.has_expiry:
@@ -279,6 +282,8 @@ class DeviceTable:
 
     def enter(self, stream: Any = None) -> Any:
         """The stream, as a rule the current one, made to wait for what this table did on another one."""
+        if self.posted is not None:
+            self.settle()
         if self._unread and self.health.stuck is None:
             self.take_report()
         self._idle = False
@@ -323,6 +328,16 @@ class DeviceTable:
             self.read_report(stream, brief=brief)
         else:
             self.health.stuck, self._unread = (stream, "a write"), True
+
+    def settle(self) -> None:
+        """Returns when records that were posted are stored; raises DeviceFailed or DeviceTimeout where the device gave up."""
+        if self.posted is not None:
+            self.posted()
+
+    def expect_values(self, longest: int) -> None:
+        """Values are being stored that are not as long as all so far: for whoever looks up before they are reported."""
+        self.uniform_nbytes = None
+        self.max_value_nbytes = max(self.max_value_nbytes, longest)
 
     def is_idle(self) -> bool:
         """Whether all that was launched is done, and has been reported: who then asks in no stream's order sees the same."""
