@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -246,6 +247,19 @@ def test_blocks_of_several_processes_answer_what_they_were_asked():
     beside = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE) for n in range(8)]
     assert [one.communicate(timeout=60)[1] for one in beside] == [b""] * 8
     assert [one.returncode for one in beside] == [0] * 8
+
+
+def test_a_segment_that_the_log_gives_back_is_the_drivers(cache):
+    """It stayed taken, and the cache was larger than its capacity, until somebody rang again."""
+    arena = cache._table.table.arena
+    cache.set("a", 1)
+    cache.set("b", 2)
+    used = weakref.ref(arena.segments[-1])
+    cache.flushdb()
+    assert arena.make_left(arena.capacity - arena.reserved)  # as for an index that grows
+    assert used() is None and arena.fill()
+    cache.set("a", 3)
+    assert cache.get("a") == b"3"
 
 
 def test_a_cache_without_one_has_none():

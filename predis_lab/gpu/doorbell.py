@@ -36,6 +36,7 @@ from .pinned import pinned
 from .sizing import HARD_LOAD, MAX_LOAD, NBYTES, ROWS
 
 if TYPE_CHECKING:
+    from .memory import Segment
     from .table import DeviceTable
 
 THREADS = 512
@@ -91,7 +92,8 @@ class Doorbell:
         self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
         self._index = self._buckets = 0
         self._uncrowded = self._most_entries = 0  # entries, before and after a write
-        self._segment: Any = None
+        # Weakly held: the arena may give it back to the driver before this is asked again.
+        self._segment: Callable[[], Segment | None] = _none
         self._first = 0  # where that begins
 
     # ---- Verbs; each raises NotServedError where the table has to be asked in another way
@@ -184,10 +186,10 @@ class Doorbell:
         n = keys.length
         self._begin(n, padded(keys.nbytes) + values.nbytes)
         expiry, bound = self.table.noted_expiry(expire_at_ms), record_bound(keys, values, 0, n)
-        tail = self._take(n, bound)
+        segment, tail = self._take(n, bound)
         records = values, expiry, tail, bound
         number = self._ask(mailbox.INSERT, keys, now_ms, 0, self._to, 0, 0, *records)
-        self._segment.used += self._settle(number) - bound
+        segment.used += self._settle(number) - bound
         return self._brought(n, _INT8)
 
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
@@ -200,7 +202,7 @@ class Doorbell:
         if table.launches != self._seen:
             self._look_again()
         expiry = table.noted_expiry(expire_at_ms)
-        tail = self._take(1, kernels.record_nbytes(n, size))
+        _, tail = self._take(1, kernels.record_nbytes(n, size))
         sectors = -(-size // 24)
         what = mailbox.PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
         a = self._asked + 1
@@ -262,19 +264,17 @@ class Doorbell:
         self._uncrowded = int(MAX_LOAD * table.slots)
         self._most_entries = int(HARD_LOAD * table.slots)
         segments = table.arena.segments
-        self._segment = segments[-1] if segments else None
-        if self._segment is table.tiers.target:
-            self._segment = None
-        if self._segment is not None:
-            self._first = self._segment.address
+        self._segment = _none
+        if segments and segments[-1] is not table.tiers.target:
+            self._segment, self._first = weakref.ref(segments[-1]), segments[-1].address
         self._seen = table.launches
 
-    def _take(self, n: int, nbytes: int) -> int:
-        """Where n records are written to, of as many bytes; raises NotServedError where log or index have no room as they are.
+    def _take(self, n: int, nbytes: int) -> tuple[Segment, int]:
+        """Where n records of nbytes together are written; raises NotServedError where log or index have no room as they are.
 
         Nothing else is written there, should the answer not come.
         """
-        segment = self._segment
+        segment = self._segment()
         if segment is None or nbytes > segment.room:
             raise NotServedError
         if not self._has_slots(n):
@@ -283,7 +283,7 @@ class Doorbell:
                 raise NotServedError
         tail = self._first + segment.used
         segment.used += nbytes
-        return tail
+        return segment, tail
 
     def _has_slots(self, n: int) -> bool:
         """Whether the index takes n more records as it is, if all that were posted are new ones."""
@@ -401,6 +401,10 @@ class Doorbell:
                 self._seen = -1
                 self.health.give_up(self._stream, "a small call")
             pause(waited)
+
+
+def _none() -> None:
+    """A reference to nothing."""
 
 
 def _only(keys: Column) -> bytes | None:
