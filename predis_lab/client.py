@@ -58,7 +58,7 @@ class Predis(Verbs):
     hot_bytes:         as much host memory, or text, for copies of small records that `get` read or `set` wrote of late, which
                        `get` then answers without the device; 0: none. Never older than the record, whoever writes
     doorbell:          whether calls of a few keys are answered by a block that stays on the device for some milliseconds
-                       at a time, without a launch for each
+                       at a time, without a launch for each; on x86-64 hosts
     tuning:            a `Tuning` to pin what calls are cut and sent by; None: what was measured on this machine, followed while
                        it runs. A dict has nothing to tune
 

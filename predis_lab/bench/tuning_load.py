@@ -71,6 +71,8 @@ def measure_singles(run: Run, records: int, value_nbytes: int, *, blocks: int, c
         found: dict[str, list[float]] = {}
         for block in range(-1, blocks):  # the first one warms up
             for name, (tuning, call) in contestants.items():
+                if tuning is BELL and not stock.rings:
+                    continue
                 with stock.pinned(tuning):
                     _, latencies = run_block(call, calls)
                 for end, percentile in (("", 50), ("_p99", 99)):
@@ -190,6 +192,9 @@ def measure_beside(
     keys: list[bytes] = stock.records.keys[:DISTINCT].to_pylist()
     call, get, stop = stock.call("find", rows), _getter(stock.cache, keys), threading.Event()
     rates: dict[str, list[float]] = {}
+    ways = {"beside_alone": None, "beside_doorbell": BELL, "beside_launch": LAUNCHED}
+    if not stock.rings:
+        del ways["beside_doorbell"]
 
     def ring() -> int:
         rung = 0
@@ -199,7 +204,7 @@ def measure_beside(
         return rung
 
     for block in range(-1, blocks):
-        for name, tuning in {"beside_alone": None, "beside_doorbell": BELL, "beside_launch": LAUNCHED}.items():  # fmt: skip
+        for name, tuning in ways.items():
             # Bulk calls go as they are built, lest they learn from one another's blocks.
             with stock.pinned(_bulk(tuning)), ThreadPoolExecutor(1) as pool:
                 stop.clear()

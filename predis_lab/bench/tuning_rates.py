@@ -74,6 +74,11 @@ class Stock:
         """Of the cache: whoever measures looks inside."""
         return self.cache._table
 
+    @property
+    def rings(self) -> bool:
+        """Whether there is a doorbell on this host."""
+        return self.engine.doorbell is not None
+
     def refill(self) -> None:
         """Its records once, and nothing else."""
         self.cache.flushdb()
@@ -119,7 +124,8 @@ class Stock:
 
     def _counts(self) -> dict[str, int]:
         engine = self.engine
-        return {PIPELINE: engine.pipeline.transfers.calls, DOORBELL: engine.doorbell._asked}
+        rung = engine.doorbell._asked if self.rings else 0
+        return {PIPELINE: engine.pipeline.transfers.calls, DOORBELL: rung}
 
 
 def measure_machine(run: Run) -> Any:
@@ -137,7 +143,7 @@ def fixed_tunings(stock: Stock, verb: str, rows: int) -> dict[str, Tuning]:
     shape = stock.engine.tuner.shape_of(verb, rows, KEY_NBYTES, stock.value_nbytes)
     nbytes = rows * max(shape.up, shape.down)
     found = {}
-    if stages.fits_doorbell(shape):
+    if stock.rings and stages.fits_doorbell(shape):
         found[DOORBELL] = Tuning(doorbell_rows=ROWS, small_nbytes=LARGEST)
     if shape.traffic <= MOST_SMALL_NBYTES:
         found[LAUNCH] = Tuning(doorbell_rows=0, small_nbytes=LARGEST)

@@ -23,7 +23,7 @@ from cupy.cuda.runtime import CUDARuntimeError
 from ..columns import Column
 from ..errors import CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
 from ..table import NO_CHECKSUMS, Status
-from . import measuring, usage
+from . import mailbox, measuring, usage
 from .announced import Announced
 from .batch import too_large
 from .checksums import check, verify
@@ -66,7 +66,7 @@ class DeviceEngine:
     """A table of `capacity_nbytes` on the current device, buffers included, and more on the host; see `Table` for the verbs.
 
     timeout_s:  how long one step on the device may take before DeviceTimeout is raised
-    doorbell:   whether a few keys are asked of a block that stays on the device
+    doorbell:   whether a few keys are asked of a block that stays on the device, where the host can ask it
     tuning:     what to choose by; None: what was measured on this machine, see `measuring`
     """
 
@@ -92,7 +92,8 @@ class DeviceEngine:
             )
             self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
             # With checksums records are checked, and sealed, by launches of their own. Where there is none the tuner knows.
-            self.doorbell: Any = Doorbell(self.table) if doorbell and not checksums else None
+            has_doorbell = doorbell and not checksums and mailbox.is_in_order()
+            self.doorbell: Any = Doorbell(self.table) if has_doorbell else None
         # Who writes knows what there is: nothing is posted meanwhile.
         self._writing = self.health.holding(self.pipeline.writing, self.table.settle)
         self._launched = Launched(self.table, self.pipeline)

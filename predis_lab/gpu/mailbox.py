@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import struct
 import time
 from typing import Any
@@ -31,6 +32,14 @@ LEFT_TO_32_BITS = 2**64 - 2  # strides that stand for offsets of 32 and of 64 bi
 LEFT_TO_64_BITS = 2**64 - 1
 
 _abandoned: list[Any] = []  # mailboxes that a block may still look at
+
+
+def is_in_order() -> bool:
+    """Whether this host's stores become visible, and its loads are made, in the order of the program: what is read here relies on it.
+
+    x86-64 promises that. Arm (a Grace Hopper's host) does not, and Python has no fences.
+    """
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def write(
