@@ -47,6 +47,7 @@ STAY_NS = 5_000_000  # of the block, once started
 _SPINS = range(2000)
 _SUSPECT_S = 1e-3  # after which it is asked whether the block still lives
 
+_STORED = int(Status.STORED)
 _BOOL, _INT8, _INT64 = np.dtype(np.bool_), np.dtype(np.int8), np.dtype(np.int64)
 
 
@@ -206,6 +207,7 @@ class Doorbell:
         sectors = -(-size // 24)
         what = mailbox.PUT | (3 + sectors) << 4 | n << 8 | self._buckets << 16
         a = self._asked + 1
+        parts = value[:24], a, value[24:48], a, value[48:72], a, value[72:96], a, value[96:], a
         # A box stays free for whoever asks next.
         if words[ANSWERED] + BOXES <= a:
             self._await_write(a + 1 - BOXES)
@@ -214,14 +216,13 @@ class Doorbell:
         table.unreported += 1
         table.posted = self.settle
         self._asked = a
-        parts = value[:24], a, value[24:48], a, value[48:72], a, value[72:96], a, value[96:], a
         mailbox.PUTS[sectors].pack_into(
             self._view, a % BOXES * BOX_NBYTES, what, now_ms, self._index, a, key, a, expiry, tail, size, a,
             *parts[: 2 * sectors],
         )  # fmt: skip
         if words[GONE] == self._started:
             self._await_write(0)  # only that there is a block
-        return int(Status.STORED)
+        return _STORED
 
     def settle(self) -> None:
         """Returns when what was posted is stored, and takes over the table's counters."""
