@@ -367,17 +367,18 @@ class Doorbell:
         return self.table.take_report()
 
     def _await_write(self, number: int) -> None:
+        table = self.table
         try:
             self._be_answered(number)
-        except BaseException as error:
-            self.table.leave_unread()  # what has changed is told by its report, once that is there
-            if isinstance(
-                error, (NotServedError, DeviceFailed)
-            ):  # there is no block, and will be none
-                self.table.posted = None
-            if isinstance(error, NotServedError):
-                lost = "a write was under way when the device stopped answering"
-                raise DeviceFailed(lost) from None
+        except (NotServedError, DeviceFailed) as error:  # there is no block, and will be none
+            table.leave_unread()
+            table.posted = None
+            if isinstance(error, DeviceFailed):
+                raise
+            lost = "a write was under way when the device stopped answering"
+            raise DeviceFailed(lost) from None
+        except BaseException:  # what it has changed is told by its report, once that is there
+            table.leave_unread()
             raise
 
     @named

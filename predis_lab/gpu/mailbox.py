@@ -63,11 +63,8 @@ def write(
     end = at + column.offsets.nbytes
     dtype = column.offsets.dtype
     np.subtract(column.offsets, first, out=np.frombuffer(memory[at:end], dtype))
-    return (
-        there + begin,
-        there + at,
-        LEFT_TO_64_BITS if dtype.itemsize == 8 else LEFT_TO_32_BITS,
-    ), padded(end)
+    stride = LEFT_TO_64_BITS if dtype.itemsize == 8 else LEFT_TO_32_BITS
+    return (there + begin, there + at, stride), padded(end)
 
 
 def until_gone(memory: Any, words: Any) -> None:
