@@ -54,12 +54,10 @@ class HostTable:
         return np.array([self._value(key, now_ms) is not None for key in _rows(keys)], np.bool_)
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
-        present = self.contains(keys, now_ms).tolist()
-        moments = [
-            self._records[key][1] if there else ABSENT
-            for key, there in zip(_rows(keys), present, strict=True)
-        ]
-        return np.array(moments, np.int64)
+        return np.array([self.expiry_of(key, now_ms) for key in _rows(keys)], np.int64)
+
+    def expiry_of(self, key: bytes, now_ms: int) -> int:
+        return ABSENT if self._value(key, now_ms) is None else self._records[key][1]
 
     def prefetch(self, keys: Column, now_ms: int) -> None:
         _rows(keys[:0])  # raises where they lie on a device
@@ -123,6 +121,9 @@ class HostTable:
             self._records[key] = (value, expire_at_ms)
             self.has_expiry |= expire_at_ms >= 0
         return status
+
+    def drop(self, key: bytes, now_ms: int) -> bool:
+        return self._remove(key, now_ms)
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         return np.array([self._remove(key, now_ms) for key in _rows(keys)], np.bool_)

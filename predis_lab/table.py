@@ -130,6 +130,12 @@ class Table(Protocol):
         Every later call finds the record stored. Where the device stops answering before it is, that call raises DeviceFailed.
         """
 
+    def expiry_of(self, key: bytes, now_ms: int) -> int:
+        """As `expiry` for one key."""
+
+    def drop(self, key: bytes, now_ms: int) -> bool:
+        """As `erase` for one key."""
+
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key: whether it was there. Of equal keys exactly one is told True."""
 

@@ -62,7 +62,7 @@ class Verbs:
                 if value is not None and hot.takes(key, value):
                     expires_at = NEVER
                     if table.has_expiry:
-                        expires_at = int(table.expiry(Column.single(key), now)[0])
+                        expires_at = table.expiry_of(key, now)
                     if expires_at != ABSENT:
                         hot.keep(key, (value, expires_at), version)
         finally:
@@ -100,7 +100,7 @@ class Verbs:
                 if (nx and old is not None) or (xx and old is None):
                     return answer if get else None
             if keepttl:
-                expire_at = max(NEVER, int(table.expiry(Column.single(key), now)[0]))
+                expire_at = max(NEVER, table.expiry_of(key, now))
             status = table.put(key, data, expire_at, now)
             if status > Status.UPDATED:
                 InsertReport(np.array([status], np.int8)).raise_for_status()
@@ -126,11 +126,19 @@ class Verbs:
 
     def delete(self, *names: Any) -> int:
         """How many of the keys were there."""
-        return int(np.count_nonzero(self._erase(_name_column(names))))
+        if len(names) != 1:
+            return int(np.count_nonzero(self._erase(_name_column(names))))
+        key = encode_key(names[0])
+        with self._writing(key) as table:
+            return int(table.drop(key, now_ms()))
 
     def exists(self, *names: Any) -> int:
         """How many of the keys are there; a key named twice counts twice."""
-        return int(np.count_nonzero(self._contains(_name_column(names))))
+        if len(names) != 1:
+            return int(np.count_nonzero(self._contains(_name_column(names))))
+        key = encode_key(names[0])
+        with self._call as table:
+            return int(table.expiry_of(key, now_ms()) != ABSENT)
 
     # ---- Expiry
 
@@ -161,25 +169,27 @@ class Verbs:
     def _expire(self, name: Any, ttl_ms: int, nx: bool, xx: bool, gt: bool, lt: bool) -> bool:
         if (nx and (xx or gt or lt)) or (gt and lt):
             raise InvalidArgument("nx excludes xx, gt and lt; gt excludes lt")
-        keys = Column.single(encode_key(name))
-        with self._writing(keys) as table:
+        key = encode_key(name)
+        with self._writing(key) as table:
             now = now_ms()
-            old, new = int(table.expiry(keys, now)[0]), checked_expiry(now + ttl_ms)
+            old, new = table.expiry_of(key, now), checked_expiry(now + ttl_ms)
             never = old == NEVER  # which Redis takes for later than any moment
             if old == ABSENT or (nx and not never) or (xx and never):
                 return False
             if (gt and (never or new <= old)) or (lt and not never and new >= old):
                 return False
             if ttl_ms <= 0:
-                return bool(table.erase(keys, now)[0])
-            return bool(table.expire(keys, new, now)[0])
+                return table.drop(key, now)
+            return bool(table.expire(Column.single(key), new, now)[0])
 
     def persist(self, name: Any) -> bool:
         """Removes the time to live; False where there is none."""
-        keys = Column.single(encode_key(name))
-        with self._writing(keys) as table:
+        key = encode_key(name)
+        with self._writing(key) as table:
             now = now_ms()
-            return int(table.expiry(keys, now)[0]) >= 0 and bool(table.expire(keys, NEVER, now)[0])
+            if table.expiry_of(key, now) < 0:
+                return False
+            return bool(table.expire(Column.single(key), NEVER, now)[0])
 
     def ttl(self, name: Any) -> int:
         """Seconds to live, rounded; -1 without expiry, -2 where there is no such key."""
@@ -188,10 +198,10 @@ class Verbs:
 
     def pttl(self, name: Any) -> int:
         """Milliseconds to live; -1 without expiry, -2 where there is no such key."""
-        keys = Column.single(encode_key(name))
+        key = encode_key(name)
         with self._call as table:
             now = now_ms()
-            moment = int(table.expiry(keys, now)[0])
+            moment = table.expiry_of(key, now)
         return moment if moment < 0 else moment - now
 
     # ---- Inside
@@ -213,7 +223,4 @@ class Verbs:
 
 
 def _name_column(names: tuple) -> Column:
-    """The names of one call: often there is but one, which is not worth packing."""
-    if len(names) == 1:
-        return Column.single(encode_key(names[0]))
     return check_keys(encode_column(names, encode_key))

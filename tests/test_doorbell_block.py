@@ -68,7 +68,7 @@ def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
     assert rung(cache) == before
 
 
-@pytest.mark.parametrize("call", ["get", "set", "delete", "mget"])
+@pytest.mark.parametrize("call", ["get", "set", "delete", "exists", "mget"])
 def test_a_block_that_the_driver_refuses_to_start_is_an_error_and_the_cache_goes_on(cache, call):
     import cupy
 
@@ -141,7 +141,7 @@ class Interrupted:
         self.words[word] = value
 
 
-@pytest.mark.parametrize("call", ["get", "set", "delete"])
+@pytest.mark.parametrize("call", ["get", "set", "delete", "exists"])
 def test_an_interrupted_call_spoils_nothing(cache, call):
     cache.mset({"a": 1, "b": 2})
     bell = cache._table.doorbell
@@ -154,7 +154,7 @@ def test_an_interrupted_call_spoils_nothing(cache, call):
     with pytest.raises(KeyboardInterrupt):
         go_on()
     bell._words = bell._words.words
-    expected = {"get": b"1", "set": b"3", "delete": None}[call]
+    expected = {"set": b"3", "delete": None}.get(call, b"1")
     for _ in range(2):
         assert cache.get("b") == b"2" and cache.get("a") == expected
         assert cache.dbsize() == 1 + (expected is not None)

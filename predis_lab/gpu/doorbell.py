@@ -1,96 +1,47 @@
 """A few keys at a time, asked of a block that stays on the device: no launch, no allocation, no synchronising. Called by `engine`.
 
-The block is started when it is asked for something and leaves by itself some milliseconds later, answers or not
-(kernels/doorbell.cu): whatever waits for the device to be idle (a driver that frees memory, another process, the end of this
-one) waits no longer than that. A call is made only while nothing is under way on the device, for the block keeps no stream's
-order, and keeps the table's lock until it is answered, so nothing else is launched meanwhile. A single record with room for it
-is posted: it lies in a mailbox, whoever asks there later finds it stored, and who launches anything waits for it first
-(`DeviceTable.settle`) and is told where the device had stopped answering. The block reads no memory that was not there when
-it was started: where the table has taken some since, it is told to leave and started again.
+A call is made only while nothing is under way on the device, for the block keeps no stream's order, and keeps the table's lock
+until it is answered, so nothing else is launched meanwhile. A single record with room for it is posted: it lies in a mailbox,
+whoever asks there later finds it stored, and who launches anything waits for it first (`DeviceTable.settle`) and is told where
+the device had stopped answering. The block reads no memory that was not there when it was started: where the table has taken
+some since, it is told to leave and started again.
 """
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import cupy
 import numpy as np
 import pyarrow as pa
 
 from ..columns import BINARY, Column
 from ..errors import DeviceFailed
-from ..table import RECORD_HEADER_NBYTES, Status
+from ..table import ABSENT, NEVER, RECORD_HEADER_NBYTES, Status
 from . import kernels, mailbox
 from .batch import record_bound
+from .block import Block, NotServedError
 from .guard import named
-from .health import pause
-from .launching import address, index_arguments
+from .launching import index_arguments
 from .mailbox import ANSWERED, BOX_NBYTES, BOXES, GONE, TOTAL  # asked for by every call
-from .memory import device_bytes, on_device
-from .modules import function
 from .packed import padded, uniform_offsets
-from .pinned import pinned
 from .sizing import HARD_LOAD, MAX_LOAD, NBYTES, ROWS
 
 if TYPE_CHECKING:
     from .memory import Segment
     from .table import DeviceTable
 
-THREADS = 512
-DEFINES = (f"TILE={THREADS}", "ROWS_PER_THREAD=1")
-
-STAY_NS = 5_000_000  # of the block, once started
-# Looks at the answer's number, of some ten nanoseconds each, before others get the interpreter.
-_SPINS = range(2000)
-_SUSPECT_S = 1e-3  # after which it is asked whether the block still lives
-
 _STORED = int(Status.STORED)
 _BOOL, _INT8, _INT64 = np.dtype(np.bool_), np.dtype(np.int8), np.dtype(np.int64)
 
 
-class NotServedError(Exception):
-    """Another way has to be gone; nothing has changed."""
-
-
-class Doorbell:
-    """Mailboxes in mapped pinned memory, and the block that answers. Whoever writes holds the table's turn to do so.
-
-    Columns lie on the host.
-
-    dead:  whether a block ended without a word: none is asked again
-    """
+class Doorbell(Block):
+    """What the block is asked, by whoever holds the table's turn to do so. Columns lie on the host."""
 
     def __init__(self, table: DeviceTable):
-        self.table, self.health = table, table.health
-        self._memory = pinned(mailbox.BROUGHT + NBYTES, np.uint8)
-        self._memory[: mailbox.SENT] = 0
-        self._at = self._memory.ctypes.data
-        self._to = self._at + mailbox.BROUGHT  # where the block answers
-        self._view = self._memory.data  # slices of which cost the least
-        self._words = self._view[: mailbox.SENT].cast("Q")
-        # Nobody else gets memory that a block looks at.
-        self._leave = weakref.finalize(self, mailbox.until_gone, self._memory, self._words)
-        self._copied, self._places = device_bytes(NBYTES), on_device(ROWS, np.uint64)
-        self._from = self._copied.data.ptr - mailbox.SENT  # what is sent lies there for kernels
-        self._kernel = function("doorbell", "serve", DEFINES)
-        # The device's first choice where its multiprocessors are all taken.
-        self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
-        self._asked = self._started = 0
-        self.dead = False
-        self._own = (
-            self._at,
-            self._at + mailbox.SENT,
-            self._to,
-            NBYTES,
-            self._copied.data.ptr,
-            address(table.counters, "u8", kernels.COUNTERS),
-            address(table.report, "u8", kernels.REPORT_WORDS),
-            address(self._places, "u8", ROWS),
-        )
-        self._seen, self._memory_seen = -1, (0, 0)  # launches; see `_look_again`
+        super().__init__(table)
+        self._memory_seen = (0, 0)  # see `_look_again`
         self._index = self._buckets = 0
         self._uncrowded = self._most_entries = 0  # entries, before and after a write
         # Weakly held: the arena may give it back to the driver before this is asked again.
@@ -157,30 +108,36 @@ class Doorbell:
 
     def contains(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
-        key = _only(keys)
-        if key is None:
-            return self._peek(keys, now_ms, _BOOL, self._to)
-        self._be_answered(self._send_shortly(mailbox.LOOK, key, now_ms))
-        return np.array([self._words[TOTAL] != 0])
+        return self._peek(keys, now_ms, _BOOL, self._to)
 
     def expiry(self, keys: Column, now_ms: int) -> np.ndarray:
         """int64 per key, as `Table.expiry`."""
-        key = _only(keys)
-        if key is None:
-            return self._peek(keys, now_ms, _INT64, 0, self._to)
+        return self._peek(keys, now_ms, _INT64, 0, self._to)
+
+    def expiry_of(self, key: bytes, now_ms: int) -> int:
+        """The same of one key."""
+        if len(key) > mailbox.SHORT_NBYTES:
+            return int(self.expiry(Column.single(key), now_ms)[0])
         self._be_answered(self._send_shortly(mailbox.LOOK, key, now_ms))
-        return np.array([self._words[mailbox.EXPIRY]], np.uint64).view(np.int64)
+        if not self._words[TOTAL]:
+            return ABSENT
+        moment = self._words[mailbox.EXPIRY]
+        return NEVER if moment == 2**64 - 1 else moment
 
     def erase(self, keys: Column, now_ms: int) -> np.ndarray:
         """bool per key."""
-        key = _only(keys)
-        if key is not None:
-            self._settle(self._send_shortly(mailbox.DROP, key, now_ms))
-            return np.array([self._words[TOTAL] != 0])
         n = keys.length
         self._begin(n, keys.nbytes)
         self._settle(self._ask(mailbox.ERASE, keys, now_ms, 0, self._to))
         return self._brought(n, _BOOL)
+
+    def drop(self, key: bytes, now_ms: int) -> bool:
+        """The same of one key."""
+        self.settle()  # who erases tells by the table's counters how many records are gone
+        if len(key) > mailbox.SHORT_NBYTES:
+            return bool(self.erase(Column.single(key), now_ms)[0])
+        self._settle(self._send_shortly(mailbox.DROP, key, now_ms))
+        return self._words[TOTAL] != 0
 
     def insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         """A status per record, where log and index have room for all of them."""
@@ -343,23 +300,6 @@ class Doorbell:
         )
         return a
 
-    def _be_answered(self, number: int, meanwhile: Callable[[], Any] | None = None) -> Any:
-        """Returns what was made meanwhile, once there is an answer."""
-        words = self._words
-        if words[GONE] == self._started:
-            self._start()
-        try:
-            made = meanwhile and meanwhile()
-            for _ in _SPINS:
-                if words[ANSWERED] >= number:
-                    return made
-            self._wait(number)
-        except (KeyboardInterrupt, MemoryError):
-            self._seen = -1
-            self._wait(number)  # nothing may be launched beside it
-            raise
-        return made
-
     def _settle(self, number: int) -> int:
         """As `_be_answered`, of a write, and takes over the table's counters; bytes used of the log."""
         self._await_write(number)
@@ -381,37 +321,6 @@ class Doorbell:
             table.leave_unread()
             raise
 
-    @named
-    def _start(self) -> None:
-        self._words[mailbox.STARTED] = self._started = self._started + 1
-        with self._stream:
-            self._kernel((1,), (THREADS,), (*self._own, self._started, STAY_NS))
-
-    @named
-    def _wait(self, number: int) -> None:
-        words, began = self._words, time.perf_counter()
-        while words[ANSWERED] < number:
-            waited = time.perf_counter() - began
-            if words[GONE] == self._started:
-                if words[ANSWERED] < number:  # it left just before it was asked
-                    self._start()
-            elif waited > _SUSPECT_S and self._stream.done:
-                if words[ANSWERED] < number and words[GONE] != self._started:
-                    self.dead, self._seen = True, -1
-                    raise NotServedError
-            elif waited > self.health.timeout_s:
-                self._seen = -1
-                self.health.give_up(self._stream, "a small call")
-            pause(waited)
-
 
 def _none() -> None:
     """A reference to nothing."""
-
-
-def _only(keys: Column) -> bytes | None:
-    """The key of a column of one, if a short request takes it."""
-    if keys.length != 1:
-        return None
-    first, last = keys.span
-    return keys.data[first:last].tobytes() if last - first <= mailbox.SHORT_NBYTES else None

@@ -26,9 +26,10 @@ from ..table import NO_CHECKSUMS, Status
 from . import mailbox, measuring, usage
 from .announced import Announced
 from .batch import too_large
+from .block import NotServedError
 from .checksums import check, verify
 from .device import Device
-from .doorbell import Doorbell, NotServedError
+from .doorbell import Doorbell
 from .guard import Guard
 from .health import TIMEOUT_S, Health
 from .launched import Launched
@@ -37,6 +38,7 @@ from .memory import raise_failure
 from .moving import on_host
 from .pipeline import Pipeline
 from .ring import ring_nbytes
+from .singles import Singles
 from .sizing import ROWS, SMALL_NBYTES
 from .stages import DOORBELL, FIND, INSERT, LAUNCH, PEEK, PIPELINE, Machine
 from .table import DeviceTable
@@ -62,7 +64,7 @@ def check_device() -> None:
         raise DeviceUnavailable("no CUDA device answers: the driver counts none")
 
 
-class DeviceEngine:
+class DeviceEngine(Singles):
     """A table of `capacity_nbytes` on the current device, buffers included, and more on the host; see `Table` for the verbs.
 
     timeout_s:  how long one step on the device may take before DeviceTimeout is raised
@@ -118,23 +120,6 @@ class DeviceEngine:
         return InForce(self)
 
     # ---- Reading
-
-    def get(self, key: bytes, now_ms: int) -> bytes | None:
-        # What holds the lock to its end needs nobody to count it: without a guard it takes 0.2 us less, `put` 0.4.
-        if self.tuner.rings and self.health.stuck is None:
-            try:
-                return self.doorbell.get(key, now_ms)
-            except NotServedError:
-                pass
-        keys = Column.single(key)
-        longest = self.table.max_value_nbytes
-        if longest <= self.tuner.tuning.small_nbytes:
-            with self._guard:
-                self._check(keys, now_ms)
-                call = self._launched.find(keys, now_ms, longest)
-            if call is not None:  # an Arrow array would take longer to make than the lookup
-                return call.value()
-        return self.find(keys, now_ms)[0].as_py()
 
     def find(self, keys: Column, now_ms: int) -> pa.Array:
         n, up = keys.length, keys.nbytes
@@ -255,19 +240,6 @@ class DeviceEngine:
                     status[~refused], error.status = error.status, status
                 raise
             return status
-
-    def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
-        writing = self.pipeline.writing
-        if self.tuner.rings and self.health.stuck is None and writing.at_once(False):  # as in `get`
-            try:
-                return self.doorbell.put(key, value, expire_at_ms, now_ms)
-            except NotServedError:
-                pass
-            finally:
-                writing.release()
-        with self._guard, self._writing:
-            keys, values = Column.single(key), Column.single(value)
-            return int(self._insert(keys, values, expire_at_ms, now_ms)[0])
 
     def _insert(self, keys: Column, values: Column, expire_at_ms: int, now_ms: int) -> np.ndarray:
         if keys.on_device or values.on_device:

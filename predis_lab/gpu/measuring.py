@@ -21,8 +21,8 @@ from cupy.cuda import runtime
 from ..columns import Column
 from ..errors import PredisError
 from . import kept, modules, tuner
+from .block import NotServedError
 from .copies import copy_async, copy_together
-from .doorbell import NotServedError
 from .health import Health
 from .memory import REFUSALS
 from .pinned import host_array
