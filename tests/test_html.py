@@ -2,20 +2,18 @@
 
 import doctest
 import html.parser
-import json
 import re
 from html import unescape
 
 import numpy as np
 import pandas as pd
 import pytest
+from made import RECORDS, Made
 
-from predis_lab.bench import regressions, results, statistics
+from predis_lab.bench import results, statistics
 from predis_lab.report import (
     claims,
-    raw,
     report_figures,
-    scaling,
     sentences,
     tables,
     tails,
@@ -25,7 +23,6 @@ from predis_lab.report import (
 )
 from predis_lab.report.facts import Facts
 
-RECORDS = claims.RECORDS
 HEADINGS = [
     *(
         "Claims",
@@ -38,30 +35,6 @@ HEADINGS = [
     *("Three ways of comparison", "Since the recorded run", "Method and disclosure", "Environment"),
     *("Limits and losses", "Appendix"),
 ]
-
-
-class Made:
-    """A run whose rates are known: blocks scatter by 1 % around them."""
-
-    def __init__(self, directory, notebook="t"):
-        self.run = results.Run.open(directory, notebook=notebook)
-        self.generator = np.random.default_rng(7)
-
-    def add(self, system, rate, *, workload="get", records=RECORDS, keys=10, blocks=12, p95=None):
-        params = {"records": records, "keys": keys, "value_nbytes": 64}
-        values = rate * self.generator.normal(1, 0.01, blocks)
-        for block, value in enumerate(values):
-            self.run.add_sample(system, workload, params, block, "throughput", value, "1/s")
-            if p95:
-                self.run.add_sample(system, workload, params, block, "latency_p95", p95[block % len(p95)], "s")  # fmt: skip
-        return values
-
-    def facts(self, gpu=None, servers=()):
-        """As of a machine with this GPU or with none, whichever this one is."""
-        self.run.save(servers)
-        path = self.run.directory / "environment.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"gpu": gpu}))
-        return Facts.of(self.run.directory)
 
 
 @pytest.fixture
@@ -348,34 +321,7 @@ def test_where_it_begins_to_pay(verdicts, first):
     assert sentences.crossing(rows.sample(frac=1, random_state=1)) == first
 
 
-# ---- Scaling and percentiles
-
-
-def rates_of(rates, scatter=0.01):
-    generator = np.random.default_rng(3)
-    return {keys: rate * generator.normal(1, scatter, 12) for keys, rate in rates.items()}
-
-
-def test_a_bend_is_where_the_rate_no_longer_grows_as_the_keys_do():
-    found = scaling.steps(rates_of({1: 1e3, 10: 1e4, 100: 1e5, 1000: 1.5e5, 10_000: 1.5e5, 100_000: 5e4}))  # fmt: skip
-    said = [step.said for step in found]
-    assert said == ["linear", "linear", "bending", "level", "falling"]
-    bend = scaling.bend(found)
-    assert (bend.fewer, bend.more) == (100, 1000)
-    assert bend.growth.value == pytest.approx(np.log10(1.5), abs=0.02)
-    assert bend.growth.low < bend.growth.value < bend.growth.high
-
-
-def test_no_bend_is_claimed_where_the_samples_show_none():
-    found = scaling.steps(rates_of({1: 1e3, 10: 0.7e4, 20: 1.3e4}, scatter=0.5))
-    assert scaling.bend(found) is None and {step.said for step in found} == {"unclear"}
-
-
-def test_a_call_s_fixed_part_and_its_keys_balance_where_both_cost_the_same():
-    fixed_s, key_s = 50e-6, 10e-9
-    rates = {keys: keys / (fixed_s + keys * key_s) for keys in (1, 1000, 10_000_000)}
-    cost = scaling.cost({keys: np.full(5, rate) for keys, rate in rates.items()})
-    assert cost.balance == pytest.approx(fixed_s / key_s, rel=0.01)
+# ---- Percentiles
 
 
 def test_percentiles_have_intervals_where_blocks_have_calls_enough(made):
@@ -388,67 +334,3 @@ def test_percentiles_have_intervals_where_blocks_have_calls_enough(made):
     assert tuple(found.loc["p95", ["value", "low", "high", "n"]]) == (blocks.value, blocks.low, blocks.high, 12)  # fmt: skip
     assert found.loc["p99", "value"] == 5e-6 and np.isnan(found.loc["p99", "low"])
     assert "p50" not in found.index
-
-
-# ---- The recorded run
-
-
-@pytest.fixture
-def recorded(made, monkeypatch, tmp_path):
-    """A run, and one of the same machine in the place of recorded runs, in which one cell was twice as fast."""
-    monkeypatch.setattr(results, "REFERENCE", tmp_path / "reference")
-    made.add("predis-host lists", 1e6)
-    made.add("redis mget unix", 1e6)
-    made.facts()
-    name = regressions.default_baseline  # raises: there is none yet
-    with pytest.raises(regressions.NoRunError) as told:
-        name(made.run.directory)
-    earlier = Made(tmp_path / "reference" / str(told.value).rpartition("/")[2])
-    earlier.add("predis-host lists", 2e6)
-    earlier.add("redis mget unix", 1e6)
-    earlier.facts()
-    return made.run.directory, earlier.run.directory
-
-
-def test_what_became_slower_is_shown(recorded):
-    directory, earlier = recorded
-    sentence, table = tables.changes(Facts.of(directory))
-    assert earlier.name in sentence and "1 regressed, 0 improved, 1 same" in sentence
-    ((heading, (row,)),) = table.groups
-    assert heading == "Slower: 1" and row[0] == "predis-host lists" and row[5].startswith("0.5")
-    sentence, table = tables.changes(Facts.of(earlier))
-    assert "this is the recorded run" in sentence and table is None
-
-
-def test_without_a_recorded_run_it_says_so(made, monkeypatch, tmp_path):
-    monkeypatch.setattr(results, "REFERENCE", tmp_path / "none")
-    made.add("predis-host lists", 1e6)
-    sentence, table = tables.changes(made.facts())
-    assert "there is no recorded run" in sentence and table is None
-
-
-# ---- Raw data
-
-
-def test_raw_data_is_what_the_notebooks_wrote(tmp_path):
-    for notebook, system in (("06_one", "predis-host lists"), ("07_two", "dict")):
-        made = Made(tmp_path, notebook)
-        made.add(system, 1e6)
-        made.run.save()
-    raw.write_raw(tmp_path)
-    told = json.loads((tmp_path / raw.JSON).read_text())
-    stored = pd.read_parquet(tmp_path / raw.PARQUET)
-    samples = results.read_samples(tmp_path)  # does not read what was written just now
-    assert len(told) == len(stored) == len(samples) == 24
-    assert [row["value"] for row in told] == stored["value"].tolist() == samples["value"].tolist()
-    assert told[0]["params"] == {"keys": 10, "records": RECORDS, "value_nbytes": 64}
-    assert {(row["notebook"], row["system"]) for row in told} == {
-        ("06_one", "predis-host lists"),
-        ("07_two", "dict"),
-    }
-
-
-def test_an_empty_run_has_empty_raw_data(tmp_path):
-    raw.write_raw(tmp_path)
-    assert json.loads((tmp_path / raw.JSON).read_text()) == []
-    assert len(pd.read_parquet(tmp_path / raw.PARQUET)) == 0
