@@ -131,6 +131,18 @@ def test_values_of_another_length_are_expected_before_they_are_stored(cache):
     assert found == [values[0].tobytes(), b"short", b"v" * 120, *values[3:].tolist()]
 
 
+def test_a_cache_that_is_filled_one_by_one_knows_that_all_values_have_one_length(cache):
+    cache.flushdb()
+    values = [b"%016d" % number for number in range(40)]
+    for value in values:
+        cache.set(value, value)
+    assert cache.find(np.array(values, "V16")).to_pylist() == values
+    assert cache._table.table.uniform_nbytes == 16
+    cache.set(values[0], b"short")
+    assert cache.find(np.array(values, "V16")).to_pylist() == [b"short", *values[1:]]
+    assert cache._table.table.uniform_nbytes is None
+
+
 def test_no_more_are_posted_than_there_are_mailboxes(cache):
     """Who has one more waits; what has been posted is stored all the same once the block comes."""
     boxes, table = mailbox.BOXES, cache._table.table

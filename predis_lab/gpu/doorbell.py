@@ -67,8 +67,11 @@ class Doorbell(Block):
 
     def find(self, keys: Column, now_ms: int) -> pa.Array:
         """The values of some keys, in memory of their own."""
-        n, width = keys.length, self.table.uniform_nbytes
+        n, table = keys.length, self.table
         self._begin(n, keys.nbytes)
+        if table.uniform_nbytes is None:
+            self.settle()  # what has been posted may well be of one length
+        width = table.uniform_nbytes
         if width and width % kernels.PIECE_NBYTES == 0 and kernels.is_in_pieces(keys):
             return self._find_dense(keys, width, now_ms)
         offsets_at, to = padded(-(-n // 8)), self._to
