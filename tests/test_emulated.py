@@ -26,6 +26,7 @@ MODULES = (
         "tier_room",
         "doorbell",
         "doorbell_block",
+        "posted",
         "launched_verbs",
         "small_calls",
         "tuning",
@@ -68,7 +69,7 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
     [
         ("pipeline", "pipeline_failures", "staging"),
         ("device_table", "column_kernels"),
-        ("doorbell", "doorbell_block", "small_calls"),
+        ("doorbell", "doorbell_block", "posted", "small_calls"),
     ],
     ids="-".join,
 )
