@@ -282,8 +282,7 @@ class DeviceTable:
 
     def enter(self, stream: Any = None) -> Any:
         """The stream, as a rule the current one, made to wait for what this table did on another one."""
-        if self.posted is not None:
-            self.settle()
+        self.settle()
         if self._unread and self.health.stuck is None:
             self.take_report()
         self._idle = False
@@ -330,8 +329,11 @@ class DeviceTable:
             self.health.stuck, self._unread = (stream, "a write"), True
 
     def settle(self) -> None:
-        """Returns when records that were posted are stored; raises DeviceFailed or DeviceTimeout where the device gave up."""
-        if self.posted is not None:
+        """Returns when records that were posted are stored; raises DeviceFailed or DeviceTimeout where the device gave up.
+
+        Where the device is stuck already, whoever calls next waits for them.
+        """
+        if self.posted is not None and self.health.stuck is None:
             self.posted()
 
     def expect_values(self, longest: int) -> None:
