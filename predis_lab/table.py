@@ -127,7 +127,8 @@ class Table(Protocol):
     def put(self, key: bytes, value: bytes, expire_at_ms: int, now_ms: int) -> int:
         """As `insert` for one record; its `Status`, STORED also where one may have taken another's place.
 
-        Every later call finds the record stored. Where the device stops answering before it is, that call raises DeviceFailed.
+        Every later call finds the record stored. Where the device stops answering before it is, one of them raises
+        DeviceFailed or DeviceTimeout.
         """
 
     def expiry_of(self, key: bytes, now_ms: int) -> int:

@@ -32,6 +32,8 @@ MODULES = (
         "tuning",
     ),
 )
+# Whose GPU tests are of what only a device has: its memory, limits, clocks and counters, callers side by side, a training loop.
+NOT_PLAYED = {"concurrent", "limits", "occupancy", "profiler", "training"}
 TOO_MUCH = (
     *("million", "many_records", "64_mib", "callers_stream", "get_through", "are_timed"),
     "dlpack",  # nobody to hand anything to
@@ -51,6 +53,17 @@ needs_compiler = pytest.mark.skipif(
 needs_x86 = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="fibers are written for x86-64"
 )
+
+
+def test_every_module_with_gpu_tests_is_played_or_known_not_to_be():
+    played = {name for modules in MODULES for name in modules}
+    marked = re.compile("mark[.]gpu|BACKENDS")
+    found = {
+        path.stem.removeprefix("test_")
+        for path in HERE.glob("test_*.py")
+        if path != Path(__file__) and marked.search(path.read_text())
+    }
+    assert found - played == NOT_PLAYED
 
 
 @needs_compiler

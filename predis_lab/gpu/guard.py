@@ -1,4 +1,5 @@
-"""A call under way, from its beginning to its end, and what the driver refuses meanwhile. Called by `engine` and `doorbell`.
+"""A call under way, from its beginning to its end, and what the driver refuses meanwhile. Called by `engine`, `singles`, `block` and
+`doorbell`.
 
 Classes with slots: a generator-based context manager would cost five times as much.
 """

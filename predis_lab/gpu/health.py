@@ -1,4 +1,4 @@
-"""Waiting for the device with an end: no call hangs in silence. Called by `table`, `pipeline` and `engine`."""
+"""Waiting for the device with an end: no call hangs in silence. Called by `table`, `pipeline`, `block` and `engine`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How requests and answers lie in the memory that a block at the doorbell looks at, see kernels/doorbell.cu. Used by `doorbell`."""
+"""How requests and answers lie in the memory that a block at the doorbell looks at, see kernels/doorbell.cu. Used by `block`,
+`doorbell` and `engine`."""
 
 from __future__ import annotations
 
