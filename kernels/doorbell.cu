@@ -159,9 +159,15 @@ __device__ __forceinline__ void respond(
     } else if (verb == DENSE) {
         u64 warp_rows = n > 16 * WARPS ? 32 : n > 8 * WARPS ? 16 : 8;
         for (u64 first = threadIdx.x / 32 * warp_rows; first < (n + 31) / 32 * 32; first += WARPS * warp_rows) {
-            u32 found = find_dense_rows(
-                mine, asked.keys.data, asked.keys.stride, first, first < n ? min(n - first, warp_rows) : 0, index, buckets, now,
-                asked.capacity, (u8*)asked.data);
+            u32 rows = first < n ? min(n - first, warp_rows) : 0;
+            const u8* data = asked.keys.data;
+            u64 width = asked.capacity, stride = asked.keys.stride;
+            u32 found;
+            if (warp_rows == 8) {
+                found = find_dense_rows<1>(mine, data, stride, first, rows, index, buckets, now, width, (u8*)asked.data);
+            } else {
+                found = find_dense_rows(mine, data, stride, first, rows, index, buckets, now, width, (u8*)asked.data);
+            }
             store_bits(asked.validity, first, warp_rows, found);
         }
     } else if (verb == PEEK) {
@@ -202,7 +208,7 @@ __device__ __forceinline__ void read_one(
     u32 lane = threadIdx.x;
     u64 now = __shfl_sync(ALL, words.y, 0), third = __shfl_sync(ALL, words.x, 3), buckets = what >> 16;
     Key key = short_key(words, what, copied);
-    probe(mine, nullptr, hash(key), lane == 0, index, buckets);
+    probe<1>(mine, nullptr, hash(key), lane == 0, index, buckets);
     u64 seen = mine.match[0].seen;
     ulonglong2 piece = {};
     u64 value_nbytes = 0, high = 0;
@@ -265,7 +271,7 @@ __device__ __forceinline__ void change_one(
         __syncwarp();
         if (lane < nbytes / 16) log[lane] = making.record[lane];
     }
-    Finding finding = look_up(mine, putting ? mine.vacant : nullptr, key, h, lane == 0, index, buckets);
+    Finding finding = look_up<1>(mine, putting ? mine.vacant : nullptr, key, h, lane == 0, index, buckets);
     u64 status = putting ? STORED : 0, dead = 0, entries = 0;
     if (lane == 0) {
         Spot &match = mine.match[0], &vacant = mine.vacant[0];

@@ -57,7 +57,9 @@ __device__ __forceinline__ u32 inspect(
     return __ballot_sync(ALL, on && past) >> 3;
 }
 
-// Fills match for every lane, and unless it is null vacant; `wanted`: whether the lane has a key. The whole warp calls.
+// Fills match for every lane, and unless it is null vacant; `wanted`: whether the lane has a key, which only the first 8 * ROUNDS
+// may. The whole warp calls.
+template <u32 ROUNDS = LANES_PER_BUCKET>
 __device__ __forceinline__ void probe(
     Probes& probes, Spot* vacant, u64 h, bool wanted, u64* index, u64 buckets) {
     u32 lane = threadIdx.x % 32, place = lane / LANES_PER_BUCKET, slot = lane % LANES_PER_BUCKET * 2;
@@ -69,17 +71,17 @@ __device__ __forceinline__ void probe(
     __syncwarp();
     bool searching = false, marked = false;
 #pragma unroll
-    for (u32 round = 0; round < LANES_PER_BUCKET; round += ROUNDS_AT_ONCE) {
+    for (u32 round = 0; round < ROUNDS; round += ROUNDS_AT_ONCE) {
         ulonglong2 slots[ROUNDS_AT_ONCE];
 #pragma unroll
-        for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
+        for (u32 f = 0; f < ROUNDS_AT_ONCE && round + f < ROUNDS; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64 at = (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
             slots[f] = {EMPTY, EMPTY};
             if (asked >> asker & 1) slots[f] = __ldcg((const ulonglong2*)(index + at));
         }
 #pragma unroll
-        for (u32 f = 0; f < ROUNDS_AT_ONCE; ++f) {
+        for (u32 f = 0; f < ROUNDS_AT_ONCE && round + f < ROUNDS; ++f) {
             u32 asker = (round + f) * BUCKETS_AT_ONCE + place;
             u64* at = index + (u64)__shfl_sync(ALL, bucket, asker) * SLOTS + slot;
             u32 on = inspect(probes, vacant, marked, asker, __shfl_sync(ALL, tag, asker), at, slots[f], asked >> asker & 1);
@@ -155,12 +157,13 @@ enum Finding { ABSENT, PRESENT, MISTAKEN };
 
 // Looks 32 keys up, one a lane. Two lanes read the head of each record whose fingerprint matches. MISTAKEN, one in some ten
 // thousand: that was another key's, and whether there is one of this key remains to be searched for.
+template <u32 ROUNDS = LANES_PER_BUCKET>
 __device__ __forceinline__ Finding look_up(
     Lookups& lookups, Spot* vacant, const Key& key, u64 h, bool wanted, u64* index, u64 buckets) {
-    probe(lookups, vacant, h, wanted, index, buckets);
+    probe<ROUNDS>(lookups, vacant, h, wanted, index, buckets);
     u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (u32 s = 0; s < 32; s += 16) {
+    for (u32 s = 0; s < ROUNDS * BUCKETS_AT_ONCE; s += 16) {
         u64 seen = lookups.match[s + lane / 2].seen;
         if (seen) lookups.heads[s + lane / 2][lane % 2] = __ldcg((const uint4*)record_of(seen) + lane % 2);
     }

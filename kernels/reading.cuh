@@ -40,7 +40,9 @@ __device__ __forceinline__ bool peek_row(
 // Looks up `rows` keys of `key_stride` bytes, 32 at most, from row `first` on, each by one lane, and writes their values of `width`
 // bytes to their places, zeros where there is none. A record is visited once: header, key and value are read side by side, and
 // the value is written out while the key is being compared. Where that turns out to be another key (one in some ten thousand),
-// the row is done again. Returns a bit for each row, whether there is such a key. The whole warp calls, which may have no row.
+// the row is done again. Returns a bit for each row, whether there is such a key. The whole warp calls, which may have no row, and
+// 8 * ROUNDS at most.
+template <u32 ROUNDS = LANES_PER_BUCKET>
 __device__ __forceinline__ u32 find_dense_rows(
     Probes& mine, const u8* key_data, u64 key_stride, u64 first, u32 rows, u64* index, u64 buckets, u64 now, u64 width,
     u8* values) {
@@ -48,7 +50,7 @@ __device__ __forceinline__ u32 find_dense_rows(
     u64 i = first + lane;
     {
         Key key = lane < rows ? load_dense_key(key_data, key_stride, i) : Key{};
-        probe(mine, nullptr, hash(key), lane < rows, index, buckets);
+        probe<ROUNDS>(mine, nullptr, hash(key), lane < rows, index, buckets);
     }
     u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
     u32 wrong = 0;
