@@ -299,4 +299,3 @@ inline ulonglong2 look(const unsigned long long* box, unsigned lanes) {
     return {seen[2 * lane], seen[2 * lane + 1]};
 }
 
-inline void pause() {}
