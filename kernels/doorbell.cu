@@ -13,8 +13,8 @@
 // written, then its number.
 //
 // The host need not wait for an answer before it asks again: requests lie in a ring of mailboxes and are answered one after the
-// other. One look is under way at a time, and none while a request is being answered: what a warp reads of the device comes after
-// what it has asked of the host before (a microsecond later, measured), and two looks at one line take turns.
+// other. One look is under way at a time, and none while a request is being answered: what a warp reads of the device waits for
+// the look that it began before. On an H200 answers came 1.1 us later with one look under way, and 1.3 us more with each further.
 //
 // On its way out the block says so before it looks for a request one last time: who asks later sees it gone.
 //
