@@ -1,6 +1,7 @@
 """A viewer's page without a browser: what it shows of a session, what its widgets do, and what it exports."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from lives import FACTS, Clock, Script, message
 pytest.importorskip("panel", reason="the dashboard is a part of the extra lab")
 
 import panel as pn
+from bokeh.document import Document
+from panel.io.state import set_curdoc
 
 from predis_lab.bench import results
 from predis_lab.live import page, serve, shared
@@ -55,6 +58,25 @@ def refreshed(view):
 
 def column(view, name):
     return np.asarray(view._charts._now.data[name], float)
+
+
+def test_nothing_is_added_to_a_page_that_the_browser_does_not_have_yet(script, clock, monkeypatch):
+    """What the first facts brought was unknown there at times, and every update after it failed."""
+    updates, views, made = [], [], page.View.__init__
+    monkeypatch.setattr(pn.state, "add_periodic_callback", lambda act, period: updates.append(act))
+    monkeypatch.setattr(
+        page.View, "__init__", lambda one, *a, **k: views.append(one) or made(one, *a, **k)
+    )
+    served = Document()
+    served._session_context = lambda: SimpleNamespace(request=SimpleNamespace(arguments={}))
+    with set_curdoc(served):
+        page.view(Session(script, clock=clock))
+        script.last.say(FACTS)
+        updates[0]()
+        assert views[0]._charts is None
+        pn.state._schedule_on_load(served, None)  # as when the browser says so
+        updates[0]()
+        assert views[0]._charts is not None
 
 
 def test_a_page_before_anything_is_known_is_a_page(script, clock):

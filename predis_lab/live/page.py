@@ -279,8 +279,10 @@ def view(session: Session) -> Any:
     _cost.viewers += 1
 
     def update() -> None:
-        with pn.io.hold():
-            one.refresh()
+        # What is added while the browser fetches the page is unknown there, and so is every update that names it.
+        if pn.state.loaded:
+            with pn.io.hold():
+                one.refresh()
         if session.closed:
             callback.stop()
 
