@@ -155,8 +155,8 @@ __device__ __forceinline__ void search(
 
 enum Finding { ABSENT, PRESENT, MISTAKEN };
 
-// Looks 32 keys up, one a lane. Two lanes read the head of each record whose fingerprint matches. MISTAKEN, one in some ten
-// thousand: that was another key's, and whether there is one of this key remains to be searched for.
+// Looks keys up, one a lane, of as many lanes as `probe`. Two lanes read the head of each record whose fingerprint matches.
+// MISTAKEN, one in some ten thousand: that was another key's, and whether there is one of this key remains to be searched for.
 template <u32 ROUNDS = LANES_PER_BUCKET>
 __device__ __forceinline__ Finding look_up(
     Lookups& lookups, Spot* vacant, const Key& key, u64 h, bool wanted, u64* index, u64 buckets) {
