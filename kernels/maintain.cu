@@ -89,20 +89,38 @@ __device__ __forceinline__ u64 segment_of(const u64* starts, u64 segments, const
     return low;
 }
 
+// Counted in shared memory as far as there are counters for all segments, in units of 16 bytes: records of a segment are
+// everywhere in the index, so all threads would add to the same few words.
+#define COUNTED 256
 extern "C" __global__ void __launch_bounds__(TILE) census(
     const u64* slots, u64 n, u64 now,
     u64 side,  // 0 or ON_HOST: where the segments lie
     const u64* starts, u64 segments, u64* live_nbytes) {  // per segment, zeroed
-    u64 i = (u64)blockIdx.x * TILE + threadIdx.x;
-    u64 slot = i < n ? __ldcg(slots + i) : EMPTY;
-    if (!is_record(slot) || (slot & ON_HOST) != side) return;
-    Header header = load_header(record_of(slot));
-    if (!alive(header, now)) return;
-    atomicAdd(
-        live_nbytes + segment_of(starts, segments, record_of(slot)),
-        record_nbytes(header.key_nbytes, header.value_nbytes));
+    __shared__ u32 units[COUNTED];
+    bool few = segments <= COUNTED;
+    for (u64 k = threadIdx.x; few && k < segments; k += TILE) units[k] = 0;
+    __syncthreads();
+    for (u64 i = (u64)blockIdx.x * TILE + threadIdx.x; i < n; i += (u64)gridDim.x * TILE) {
+        u64 slot = __ldcg(slots + i);
+        if (!is_record(slot) || (slot & ON_HOST) != side) continue;
+        Header header = load_header(record_of(slot));
+        if (!alive(header, now)) continue;
+        u64 segment = segment_of(starts, segments, record_of(slot));
+        u64 nbytes = record_nbytes(header.key_nbytes, header.value_nbytes);
+        if (few) {
+            atomicAdd(units + segment, (u32)(nbytes / 16));
+        } else {
+            atomicAdd(live_nbytes + segment, nbytes);
+        }
+    }
+    __syncthreads();
+    for (u64 k = threadIdx.x; few && k < segments; k += TILE) {
+        if (units[k]) atomicAdd(live_nbytes + k, 16ull * units[k]);
+    }
 }
 
+// Slots that a thread looks at before the block moves what it has found.
+#define AHEAD 4
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
     u64* slots, u64 n, u64 now,
     u64 side,                                           // 0 or ON_HOST: where the segments lie
@@ -113,46 +131,69 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
                                // null: records that find none stay
     u64* counters, u64* report,
     u64* work) {  // as for insert; comes to more than `room` where records have stayed
+    __shared__ u64 found[(AHEAD + 1) * TILE];  // slots whose records have to leave: of a few segments among many, one here and there
+    __shared__ u32 waiting;                    // of those
     __shared__ u8* targets[TILE];
     __shared__ const u8* sources[TILE];
     __shared__ u32 lengths[TILE];
     __shared__ u64 tile_start;
     __shared__ bool spills;
     __shared__ Changes changes;
+    u32 t = threadIdx.x;
+    u64 step = (u64)gridDim.x * TILE;
+    if (t == 0) waiting = 0;
     start(changes);
 
-    u32 t = threadIdx.x;
-    u64 i = (u64)blockIdx.x * TILE + t;
-    u64 slot = i < n ? __ldcg(slots + i) : EMPTY, nbytes = 0, freed = 0;
-    bool expired = false;
-    if (is_record(slot) && (slot & ON_HOST) == side && chosen[segment_of(starts, segments, record_of(slot))]) {
-        Header header = load_header(record_of(slot));
-        expired = !alive(header, now);
-        (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
+    for (u64 i = (u64)blockIdx.x * TILE + t; i - t < n; i += AHEAD * step) {
+        u64 seen[AHEAD];
+#pragma unroll
+        for (u32 k = 0; k < AHEAD; ++k) seen[k] = i + k * step < n ? __ldcg(slots + i + k * step) : EMPTY;
+#pragma unroll
+        for (u32 k = 0; k < AHEAD; ++k) {
+            bool leaves = is_record(seen[k]) && (seen[k] & ON_HOST) == side &&
+                          chosen[segment_of(starts, segments, record_of(seen[k]))];
+            if (leaves) found[atomicAdd(&waiting, 1)] = i + k * step;
+        }
+        bool last = i - t + AHEAD * step >= n;
+        __syncthreads();
+        u32 left = waiting;
+        __syncthreads();
+        while (left >= TILE || (last && left)) {  // a tile of them is moved
+            u32 count = min(left, TILE);
+            left -= count;
+            u64 at = t < count ? found[left + t] : 0, slot = t < count ? __ldcg(slots + at) : EMPTY, nbytes = 0, freed = 0;
+            bool expired = false;
+            if (t < count) {
+                Header header = load_header(record_of(slot));
+                expired = !alive(header, now);
+                (expired ? freed : nbytes) = record_nbytes(header.key_nbytes, header.value_nbytes);
+            }
+            u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
+            if (t == 0) {
+                waiting = left;
+                // Once a tile does not fit, none that comes after it does: those that fit are the first ones, without gaps.
+                u64 to_here = atomicAdd(work, tile_nbytes);
+                spills = spill && to_here + tile_nbytes > room;
+                tile_start = spills ? atomicAdd(spilled, tile_nbytes) : to_here;
+            }
+            __syncthreads();
+            u8* target = (spills ? spill : log) + tile_start + before;
+            if (!spills && nbytes && tile_start + before + nbytes > room) nbytes = 0;
+            targets[t] = target;
+            sources[t] = record_of(slot);
+            lengths[t] = nbytes;
+            __syncthreads();
+            u32 lanes = lanes_per_row(tile_nbytes, count);
+            for (u32 r = t / lanes; r - t % 32 / lanes < count; r += TILE / lanes) {  // while the warp has one
+                copy_row<LOG>(targets[r], sources[r], lengths[r], t % lanes, lanes);
+            }
+            __threadfence();
+            __syncthreads();
+            // No batch is under way in these segments, so what REPLACED tells is told. READ_ONCE stays.
+            if (nbytes) slots[at] = (slot & ~(ADDRESS | ON_HOST | REPLACED)) | to | (u64)target >> 4;
+            if (expired) slots[at] = slot & GOES_ON;
+            add_up(changes, 0ull - expired, 0 - freed, (to ? nbytes : 0) - (side ? nbytes + freed : 0));
+        }
     }
-    u64 tile_nbytes, before = block_scan(nbytes, tile_nbytes);
-    if (t == 0 && tile_nbytes) {
-        // Once a tile does not fit, none that comes after it does: those that fit are the first ones, without gaps.
-        u64 at = atomicAdd(work, tile_nbytes);
-        spills = spill && at + tile_nbytes > room;
-        tile_start = spills ? atomicAdd(spilled, tile_nbytes) : at;
-    }
-    __syncthreads();
-    u8* target = (spills ? spill : log) + tile_start + before;
-    if (!spills && nbytes && tile_start + before + nbytes > room) nbytes = 0;
-    targets[t] = target;
-    sources[t] = record_of(slot);
-    lengths[t] = nbytes;
-    __syncthreads();
-    u32 lanes = lanes_per_row(tile_nbytes, TILE);
-    for (u32 r = t / lanes; r < TILE; r += TILE / lanes) {
-        copy_row<LOG>(targets[r], sources[r], lengths[r], t % lanes, lanes);
-    }
-    __threadfence();
-    __syncthreads();
-    // No batch is under way in these segments, so what REPLACED tells is told. READ_ONCE stays.
-    if (nbytes) slots[i] = (slot & ~(ADDRESS | ON_HOST | REPLACED)) | to | (u64)target >> 4;
-    if (expired) slots[i] = slot & GOES_ON;
-    add_up(changes, 0ull - expired, 0 - freed, (to ? nbytes : 0) - (side ? nbytes + freed : 0));
     settle(changes, counters, report, work);
 }

@@ -18,6 +18,7 @@ try:
     import cupy
 
     from predis_lab.bench import memory_rates, pool_churn
+    from predis_lab.gpu import kernels
     from predis_lab.gpu.maintenance import compact_step
 except ImportError:  # what needs it then skips with this as its reason, see conftest
     cupy = None
@@ -83,6 +84,32 @@ def test_compaction_leaves_few_segments(make, share):
     report = cache.insert(keys_of(more), rows_of(more, 1000))
     assert report.counts().get("stored", 0) >= 0.9 * len(gone)
     check_invariants(cache)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_the_census_is_of_live_bytes(make, clock, pieces):
+    """However many segments there are: each is counted in pieces here. Neither expired records nor erased ones are live."""
+    cache, numbers = make("16MiB"), np.arange(11_000)
+    assert cache.insert(keys_of(numbers[::2]), rows_of(numbers[::2], 992)).ok
+    assert cache.insert(keys_of(numbers[1::2]), rows_of(numbers[1::2], 992), ex=5).ok
+    assert cache.erase(keys_of(numbers[:4000])).all()
+    table = cache._table.table
+    segments = sorted(table.arena.segments, key=lambda segment: segment.address)
+    starts = np.concatenate(
+        [np.arange(s.address, s.end, -(-s.nbytes // pieces), np.uint64) for s in segments]
+    )
+    live = cupy.zeros(len(starts), np.uint64)
+    kernels.census(table.index, clock.now + 10_000, False, cupy.asarray(starts), live)
+    addresses = (table.index.get() & np.uint64(2**44 - 1)) << np.uint64(4)
+    expected = np.zeros(len(starts), np.uint64)
+    for segment in segments:
+        words = segment.array.get().view(np.uint64)
+        here = addresses[(addresses >= segment.address) & (addresses < segment.end)]
+        number = words[(here - np.uint64(segment.address)) // 8 + 2]  # behind a header of 16 bytes
+        at = np.searchsorted(starts, here[number % 2 == 0], "right") - 1
+        np.add.at(expected, at, np.uint64(16 + 16 + 992))
+    assert np.array_equal(live.get(), expected) and int(expected.sum()) == 3500 * 1024
 
 
 @pytest.mark.gpu

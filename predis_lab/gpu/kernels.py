@@ -304,6 +304,7 @@ def census(slots: Any, now_ms: int, on_host: bool, starts: Any, live_nbytes: Any
         address(starts, "u8", segments),
         segments,
         address(live_nbytes, "u8", segments),
+        resident=True,
     )
 
 
@@ -346,6 +347,7 @@ def relocate(
         address(spilled, "u8", 1) if spill else 0,
         *_counters(counters, report),
         address(work, "u8", WORK_WORDS),
+        resident=True,
     )
 
 
