@@ -329,6 +329,7 @@ class DeviceEngine(Singles):
             return
         if self.doorbell is not None:
             self.doorbell.close()
+            self.doorbell = None
         with self._stream:
             self.table.close()
         self.pipeline.close()
