@@ -9,8 +9,7 @@ from contextlib import suppress
 from threading import get_ident
 
 # How long one thread may make one call after the other while others wait, and while a call that was begun waits to go on.
-# The first is what the interpreter leaves to a thread; a core that was asleep takes some 150 us until it is as fast as the last.
-TURN_S, SHORT_TURN_S = 5e-3, 1e-4
+TURN_S, SHORT_TURN_S = 2e-3, 1e-4
 # Asleep between two attempts: at first as long as waking takes, then longer; and for this long after a turn should be over.
 _NAP_S, _LONGEST_NAP_S, _LATE_S = 1e-5, 1e-4, 5e-4
 

@@ -1,7 +1,6 @@
 """A capacity means bytes: what it takes from the driver, and how many records find room there."""
 
 import gc
-import weakref
 
 import numpy as np
 import pytest
@@ -129,9 +128,6 @@ def test_a_closed_cache_holds_no_device_memory(doorbell):
             assert cache.get(b"key") == b"value"
             assert held() - before > 2**20
         assert held() - before < 2**10
-        engine = weakref.ref(cache._table)
-        del cache
-        assert engine() is None  # nor streams
     finally:
         gc.enable()
 
