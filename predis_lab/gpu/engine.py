@@ -329,7 +329,6 @@ class DeviceEngine(Singles):
             return
         if self.doorbell is not None:
             self.doorbell.close()
-            self.doorbell = None
         with self._stream:
             self.table.close()
         self.pipeline.close()

@@ -102,7 +102,7 @@ class DeviceTable:
         self.health.wait(self.enter(), "what was under way")
         self.tiers.clear()
         self.arena.close()
-        del self.index, self._places, self._states  # reference cycles would keep them for a while
+        self.set_index(from_driver(MIN_INDEX), MIN_INDEX)
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
