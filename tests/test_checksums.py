@@ -8,7 +8,7 @@ from conftest import BACKENDS
 from hypothesis.stateful import invariant
 from test_device_table import on_device
 from test_state_machine import CacheMachine, run
-from tiered import keys_of
+from tiered import addresses_of, keys_of
 
 from predis_lab import CorruptRecord, InvalidArgument, Predis
 
@@ -21,7 +21,6 @@ except ImportError:  # what needs it then skips, see conftest
     cupy = launched = None
 
 SIZES = [0, 1, 15, 16, 17, 64, 600, 70_000]
-ADDRESS = 2**46 - 1  # of a record, in 16 bytes: the low bits of a slot
 
 
 @pytest.fixture(params=BACKENDS)
@@ -51,7 +50,7 @@ class Stored:
         if self.on_host:
             self.records = table._records
             return
-        addresses = (cupy.asnumpy(table.table.index) & np.uint64(ADDRESS)) << np.uint64(4)
+        addresses = addresses_of(cupy.asnumpy(table.table.index))
         segments = table.table.arena.segments
         for address in filter(None, addresses.tolist()):
             self.segment = next(s for s in segments if s.address <= address < s.end)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from conftest import BACKENDS
 from held import check_invariants, rows_of, taken
-from tiered import keys_of
+from tiered import addresses_of, keys_of
 
 from predis_lab import Column, Predis, Status
 from predis_lab.bench import soak
@@ -101,7 +101,7 @@ def test_the_census_is_of_live_bytes(make, clock, pieces):
     )
     live = cupy.zeros(len(starts), np.uint64)
     kernels.census(table.index, clock.now + 10_000, False, cupy.asarray(starts), live)
-    addresses = (table.index.get() & np.uint64(2**44 - 1)) << np.uint64(4)
+    addresses = addresses_of(table.index.get())
     expected = np.zeros(len(starts), np.uint64)
     for segment in segments:
         words = segment.array.get().view(np.uint64)

@@ -15,6 +15,11 @@ def keys_of(numbers, width=16):
     return rows
 
 
+def addresses_of(slots):
+    """Where the records of an index's slots lie, 0 where there is none; see ADDRESS in kernels/common.cuh."""
+    return (slots & np.uint64(2**44 - 1)) << np.uint64(4)
+
+
 def values_of(numbers, nbytes=256, seed=1):
     """(n, nbytes) uint8, in whole words that depend on the number."""
     odd = np.arange(seed, seed + nbytes // 4 * 2, 2, dtype=np.uint32)
@@ -66,7 +71,7 @@ def check_memory(cache):
     assert 0 <= info["device_records_memory"] <= table.arena.used
     live = np.zeros(2, np.int64)
     slots = table.index.get()
-    flags = slots[slots & np.uint64(2**44 - 1) != 0]
+    flags = slots[addresses_of(slots) != 0]
     live[1] = int((flags >> np.uint64(45) & np.uint64(1)).sum())
     assert (live[1] > 0) == (info["host_records_memory"] > 0)
     assert not (
