@@ -1,5 +1,8 @@
 """A capacity means bytes: what it takes from the driver, and how many records find room there."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from held import check_invariants, rows_of, taken
@@ -107,6 +110,30 @@ def test_a_capacity_is_what_the_driver_says(capacity):
         assert 0.98 * capacity <= taken() - before <= 1.02 * capacity + sizing.PAGE_NBYTES
         assert 0.98 * capacity <= check_invariants(cache)["taken_memory"] <= capacity
     assert taken() - before < 0.02 * capacity + 4 * MIB
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("doorbell", [False, True])
+def test_a_closed_cache_holds_no_device_memory(doorbell):
+    """Also before somebody looks for reference cycles."""
+
+    def held():
+        return sum(it.nbytes for it in gc.get_objects() if isinstance(it, cupy.ndarray))
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        with Predis("2MiB", backend="cuda", doorbell=doorbell) as cache:
+            cache.insert([b"key"], [b"value"])
+            assert cache.get(b"key") == b"value"
+            assert held() - before > 2**20
+        assert held() - before < 2**10
+        engine = weakref.ref(cache._table)
+        del cache
+        assert engine() is None  # nor streams
+    finally:
+        gc.enable()
 
 
 @pytest.mark.quiet

@@ -35,6 +35,21 @@ def close(bell):
         time.sleep(1e-3)
 
 
+def test_memory_is_given_back_once_the_block_has_left(monkeypatch):
+    """It says that it is gone before it looks for a request, or writes an answer, one last time."""
+    taken = []
+    monkeypatch.setattr(mailbox, "_abandoned", taken)
+    words, ends = [0] * 512, iter([False, False, True])
+
+    class Stream:
+        done = property(lambda self: next(ends))
+
+    mailbox.until_gone("memory", words, Stream())
+    assert next(ends, None) is None and not taken
+    mailbox.until_gone("memory", words, types.SimpleNamespace(done=False))
+    assert taken == ["memory"]
+
+
 def test_the_block_leaves_by_itself_and_is_started_again(cache):
     bell = cache._table.doorbell
     for number in range(3):

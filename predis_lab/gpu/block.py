@@ -55,13 +55,14 @@ class Block:
         self._to = self._at + mailbox.BROUGHT  # where the block answers
         self._view = self._memory.data  # slices of which cost the least
         self._words = self._view[: mailbox.SENT].cast("Q")
-        # Nobody else gets memory that a block looks at.
-        self._leave = weakref.finalize(self, mailbox.until_gone, self._memory, self._words)
         self._copied, self._places = device_bytes(NBYTES), on_device(ROWS, np.uint64)
         self._from = self._copied.data.ptr - mailbox.SENT  # what is sent lies there for kernels
         self._kernel = function("doorbell", "serve", DEFINES)
         # The device's first choice where its multiprocessors are all taken.
         self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
+        # Nobody else gets memory that a block looks at, or writes to.
+        memory = self._memory, self._copied, self._places
+        self._leave = weakref.finalize(self, mailbox.until_gone, memory, self._words, self._stream)
         self._asked = self._started = 0
         self.dead = False
         self._own = (

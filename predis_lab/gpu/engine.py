@@ -100,8 +100,8 @@ class DeviceEngine(Singles):
         self._writing = self.health.holding(self.pipeline.writing, self.table.settle)
         self._launched = Launched(self.table, self.pipeline)
         bell = ROWS if self.doorbell is not None else 0
-        base, room = Tuning(small_nbytes=SMALL_NBYTES), self.pipeline.room_nbytes
-        self.tuner = Tuner(base, tuning, bell, room, lambda: self.table.load_factor)
+        base, room, table = Tuning(small_nbytes=SMALL_NBYTES), self.pipeline.room_nbytes, self.table
+        self.tuner = Tuner(base, tuning, bell, room, lambda: table.load_factor)
         self.measuring = measuring.Measuring(self)
         self._announced = Announced(self._bring, self.pipeline.writing)
 
@@ -332,6 +332,8 @@ class DeviceEngine(Singles):
         with self._stream:
             self.table.close()
         self.pipeline.close()
+        # They refer to this: streams and memory would be kept until somebody looks for cycles.
+        del self.doorbell, self.measuring, self._announced
 
     # ---- Ways
 

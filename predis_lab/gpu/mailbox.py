@@ -68,10 +68,13 @@ def write(
     return (there + begin, there + at, stride), padded(end)
 
 
-def until_gone(memory: Any, words: Any) -> None:
-    """Waits until the last block has left; the memory stays taken where none ever does."""
+def until_gone(memory: Any, words: Any, stream: Any) -> None:
+    """Waits until the last block has left; the memory stays taken where none ever does.
+
+    stream: the block's. It says that it is gone before it looks for a request, or writes an answer, one last time
+    """
     began = time.perf_counter()
-    while words[GONE] != words[STARTED]:
+    while words[GONE] != words[STARTED] or not stream.done:
         if time.perf_counter() - began > 1:
             _abandoned.append(memory)
             return

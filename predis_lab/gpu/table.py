@@ -102,7 +102,7 @@ class DeviceTable:
         self.health.wait(self.enter(), "what was under way")
         self.tiers.clear()
         self.arena.close()
-        self.set_index(from_driver(MIN_INDEX), MIN_INDEX)
+        del self.index, self._places, self._states, self.tiers
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""
