@@ -90,10 +90,12 @@ def test_a_record_costs_little_wherever_the_index_stands(share):
 @pytest.mark.gpu
 @given(st.integers(1, 2**40))
 def test_the_buffers_of_bulk_calls_are_whole_pages(capacity):
-    keys, chunk, nbytes = ring.ring_nbytes(capacity)
-    assert nbytes % sizing.granule(capacity) == 0 and keys % 256 == chunk % 256 == 0
-    assert 0 < ring.DEPTH * (keys + 2 * chunk) <= nbytes
-    assert nbytes < max(0.05 * capacity, sizing.PAGE_NBYTES + 1)
+    keys, chunk, rings, scratch, total = ring.sizes_of(capacity)
+    assert total % sizing.granule(capacity) == 0 and keys % 256 == chunk % 256 == 0
+    assert 0 < ring.DEPTH * (keys + 2 * chunk) <= rings <= total - scratch
+    assert scratch or capacity < 16 * MIB
+    assert capacity >= sizing.PAGED_CAPACITY or total <= sizing.PAGE_NBYTES // 2
+    assert total < max(0.06 * capacity, sizing.PAGE_NBYTES + 1)
 
 
 # ---- What is taken
@@ -128,7 +130,7 @@ def test_a_closed_cache_holds_no_device_memory(doorbell):
             cache.insert([b"key"], [b"value"])
             assert cache.get(b"key") == b"value"
             assert held() - before > 2**20
-        assert held() - before < 2**10
+        assert held() == before  # a small one may be a piece of all
         engine = weakref.ref(cache._table)
         del cache
         assert engine() is None  # nor streams

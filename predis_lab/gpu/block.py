@@ -20,7 +20,6 @@ from .guard import named
 from .health import pause
 from .launching import address
 from .mailbox import ANSWERED, GONE  # looked at again and again
-from .memory import device_bytes, on_device
 from .modules import function
 from .pinned import pinned
 from .sizing import NBYTES, ROWS
@@ -55,7 +54,8 @@ class Block:
         self._to = self._at + mailbox.BROUGHT  # where the block answers
         self._view = self._memory.data  # slices of which cost the least
         self._words = self._view[: mailbox.SENT].cast("Q")
-        self._copied, self._places = device_bytes(NBYTES), on_device(ROWS, np.uint64)
+        self._copied = table.scratch.take(NBYTES, np.uint8)
+        self._places = table.scratch.take(ROWS, np.uint64)
         self._from = self._copied.data.ptr - mailbox.SENT  # what is sent lies there for kernels
         self._kernel = function("doorbell", "serve", DEFINES)
         # The device's first choice where its multiprocessors are all taken.

@@ -34,10 +34,10 @@ from .guard import Guard
 from .health import TIMEOUT_S, Health
 from .launched import Launched
 from .maintenance import compact_step
-from .memory import raise_failure
+from .memory import Scratch, from_driver, raise_failure
 from .moving import on_host
 from .pipeline import Pipeline
-from .ring import ring_nbytes
+from .ring import sizes_of
 from .singles import Singles
 from .sizing import ROWS, SMALL_NBYTES
 from .stages import DOORBELL, FIND, INSERT, LAUNCH, PEEK, PIPELINE, Machine
@@ -87,12 +87,15 @@ class DeviceEngine(Singles):
         self._guard = Guard(self.health)
         self._capacity = capacity_nbytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        buffers = ring_nbytes(capacity_nbytes)[2]
+        sizes = sizes_of(capacity_nbytes)
+        memory = from_driver(sizes.total)
+        if memory is None:
+            raise InvalidArgument(f"the device has no {sizes.total:,} bytes left for buffers")
+        scratch = Scratch(memory[sizes.rings :] if sizes.scratch else None)
+        left = capacity_nbytes - sizes.total
         with self._stream:
-            self.table = DeviceTable(
-                capacity_nbytes - buffers, host_capacity_nbytes, checksums, self.health
-            )
-            self.pipeline = Pipeline(self.table, self._stream, capacity_nbytes)
+            self.table = DeviceTable(left, host_capacity_nbytes, checksums, self.health, scratch)
+            self.pipeline = Pipeline(self.table, self._stream, memory, sizes)
             # With checksums records are checked, and sealed, by launches of their own. Where there is none the tuner knows.
             has_doorbell = doorbell and not checksums and mailbox.is_in_order()
             self.doorbell: Any = Doorbell(self.table) if has_doorbell else None
@@ -294,7 +297,7 @@ class DeviceEngine(Singles):
 
     def memory(self) -> dict[str, int | float]:
         with self._stream:
-            return usage.of_engine(self.table, self._capacity, ring_nbytes(self._capacity)[2])
+            return usage.of_engine(self.table, self._capacity, sizes_of(self._capacity).total)
 
     def stats(self) -> dict[str, int]:
         if not self.table.tiers.capacity:

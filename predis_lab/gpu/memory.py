@@ -17,6 +17,7 @@ from cupy.cuda import runtime
 from ..errors import DeviceFailed, InvalidArgument
 from . import sizing
 from .pinned import PinnedArray
+from .sizing import ALIGNMENT, rounded
 
 # Room in a segment below this share of it is left alone: each piece of a batch costs a launch.
 OPEN_SHARE = 1 / 16
@@ -44,6 +45,24 @@ def raise_failure(awaited: Any) -> None:
     status = (runtime.eventQuery if is_event else runtime.streamQuery)(awaited.ptr)
     if status not in (0, _NOT_READY):
         raise runtime.CUDARuntimeError(status)
+
+
+class Scratch:
+    """Small arrays that a table keeps for its calls: pieces of one allocation as long as that lasts, then of their own.
+
+    memory:  uint8, or None: there is none
+    """
+
+    def __init__(self, memory: cupy.ndarray | None = None):
+        self._left = memory
+
+    def take(self, n: int, dtype: Any) -> cupy.ndarray:
+        """An uninitialised device array of shape (n,)."""
+        nbytes = n * np.dtype(dtype).itemsize
+        if self._left is None or self._left.size < nbytes:
+            return on_device(n, dtype)
+        piece, self._left = self._left[:nbytes], self._left[rounded(nbytes, ALIGNMENT) :]
+        return piece.view(dtype)
 
 
 def device_bytes(nbytes: int) -> cupy.ndarray:

@@ -23,13 +23,13 @@ import numpy as np
 import pyarrow as pa
 
 from ..columns import Column
-from ..errors import DeviceTimeout, InvalidArgument
+from ..errors import DeviceTimeout
 from . import appending
 from .answer import Answer
 from .batch import Batch, stored_in_part
 from .copies import copy_async
 from .health import Turns
-from .memory import REFUSALS, device_bytes, from_driver, on_device
+from .memory import REFUSALS, device_bytes, on_device
 from .moving import rebase, uploaded
 from .packed import Packed
 from .pinned import host_array, pinned, pool
@@ -39,10 +39,10 @@ from .ring import (
     KEYS_SHARE,
     Chunk,
     Ring,
+    Sizes,
     Upload,
     even_rows,
     pieces,
-    ring_nbytes,
     share_of,
 )
 from .stages import Setting
@@ -57,7 +57,7 @@ AHEAD = 2
 
 
 class Pipeline:
-    """Bulk calls on a table.
+    """Bulk calls on a table. memory: uint8, on the device: where the buffers lie, of these sizes.
 
     stream:       on which the table's kernels run
     room_nbytes:  of a ring of answers or records; as much as its buffers have together
@@ -65,22 +65,18 @@ class Pipeline:
     given_up:     whether the last call that failed was, so that uploads may still be on their way into it
     """
 
-    def __init__(self, table: DeviceTable, stream: Any, capacity_nbytes: int):
+    def __init__(self, table: DeviceTable, stream: Any, memory: Any, sizes: Sizes):
         self.table, self.health, self.stream = table, table.health, stream
         self.transfers = Transfers()
         self.trace: Trace | None = None
         self.given_up = False
         self.writing = Turns()  # one writer at a time, for as long as its call takes
         self._up, self._down = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
-        keys, chunk, nbytes = ring_nbytes(capacity_nbytes)
-        self.room_nbytes = DEPTH * chunk
-        memory = from_driver(nbytes)
-        if memory is None:
-            raise InvalidArgument(f"the device has no {nbytes:,} bytes left for buffers")
-        edges = DEPTH * keys, DEPTH * (keys + chunk), DEPTH * (keys + 2 * chunk)
-        self._keys = Ring(memory[: edges[0]], "an upload", "a lookup")
-        self.answers = Ring(memory[edges[0] : edges[1]], "a lookup", "a download")
-        self.records = Ring(memory[edges[1] : edges[2]], "an upload", "a write")
+        self.room_nbytes = DEPTH * sizes.chunk
+        answers, records = DEPTH * sizes.keys, DEPTH * (sizes.keys + sizes.chunk)
+        self._keys = Ring(memory[:answers], "an upload", "a lookup")
+        self.answers = Ring(memory[answers:records], "a lookup", "a download")
+        self.records = Ring(memory[records : sizes.rings], "an upload", "a write")
         self.reading = threading.Lock()
         self.staging = Staging(self.health)
 

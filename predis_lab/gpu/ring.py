@@ -6,7 +6,7 @@ import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -23,6 +23,9 @@ from .sizing import (
     KEYS_SHARE,
     MIN_CHUNK_NBYTES,
     MOST_DEPTH,
+    PAGE_NBYTES,
+    SCRATCH_NBYTES,
+    SCRATCH_SHARE,
     granule,
     rounded,
 )
@@ -161,14 +164,35 @@ class Chunk:
         ]
 
 
-def ring_nbytes(capacity_nbytes: int) -> tuple[int, int, int]:
-    """Of a buffer for keys to look up, of one for answers or records, and of all three rings as the driver counts."""
+class Sizes(NamedTuple):
+    """Bytes of what calls need of a capacity.
+
+    keys, chunk:  of a buffer for keys to look up, of one for answers or records
+    rings:        all buffers of all three rings
+    scratch:      for the table's `Scratch`; 0: it has memory of its own
+    total:        as the driver counts
+    """
+
+    keys: int
+    chunk: int
+    rings: int
+    scratch: int
+    total: int
+
+
+def sizes_of(capacity_nbytes: int) -> Sizes:
+    """What calls need of a capacity: whole pages that the buffers fill, or half a page, beyond which the driver gives a whole one."""
     chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
+    scratch = SCRATCH_NBYTES if SCRATCH_SHARE * capacity_nbytes >= SCRATCH_NBYTES else 0
     step, chunks = granule(capacity_nbytes), DEPTH * (2 + KEYS_SHARE)
-    if chunks * chunk >= step:
-        chunk = int(chunks * chunk // step * step / chunks)
+    whole = int(chunks * chunk + scratch) // step * step
+    if step < PAGE_NBYTES:
+        whole = min(whole, PAGE_NBYTES // 2)
+    if whole and chunk < CHUNK_NBYTES:
+        chunk = int((whole - scratch) / chunks)
     keys, chunk = int(KEYS_SHARE * chunk) // 256 * 256, chunk // 256 * 256
-    return keys, chunk, rounded(DEPTH * (keys + 2 * chunk), step)
+    rings = DEPTH * (keys + 2 * chunk)
+    return Sizes(keys, chunk, rings, scratch, rounded(rings + scratch, step))
 
 
 def share_of(number: int) -> float:

@@ -20,7 +20,7 @@ from . import kernels, launching, sizing
 from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, compact_step
 from .mapped import Lookup
-from .memory import SLACK_NBYTES, Arena, Segment, from_driver, on_device
+from .memory import SLACK_NBYTES, Arena, Scratch, Segment, from_driver, on_device
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
@@ -37,6 +37,7 @@ class DeviceTable:
     host_capacity:  bytes of pinned memory for what the log has no room for there, taken as they are needed
     checksums:      whether every record carries one, see gpu/checksums.py
     health:         how long to wait for the device, and whose lock to leave meanwhile
+    scratch:        what small arrays are taken from
 
     unreported:     rows inserted that nobody has waited for yet
     posted:         what waits for those that a block at the doorbell has been given; None: there are none
@@ -48,6 +49,7 @@ class DeviceTable:
         host_capacity: int = 0,
         checksums: bool = False,
         health: Health | None = None,
+        scratch: Scratch | None = None,
     ):
         # Not in the middle of somebody's call.
         names = *MODULES, *["tiers"] * bool(host_capacity), *["checksum"] * checksums
@@ -59,14 +61,16 @@ class DeviceTable:
         self.arena = Arena(capacity, sizing.segment_nbytes(capacity, host_capacity))
         self.compactions = Compactions()
         self.checksums = checksums
+        self.scratch = scratch = scratch or Scratch()
         self.tiers = Tiers(self, host_capacity)
-        self.counters = on_device(kernels.COUNTERS, np.uint64)
+        self.counters = scratch.take(kernels.COUNTERS, np.uint64)
         self.report = pinned(kernels.REPORT_WORDS, np.uint64)
-        self.work = cupy.zeros(kernels.WORK_WORDS, np.uint64)
+        self.work = scratch.take(kernels.WORK_WORDS, np.uint64)
+        self.work.fill(0)
         self.counters_at = launching.address(self.counters, "u8", kernels.COUNTERS)
         self.report_at = launching.address(self.report, "u8", kernels.REPORT_WORDS)
         self.work_at = launching.address(self.work, "u8", kernels.WORK_WORDS)
-        self._places = on_device(sizing.BRIEF_ROWS, np.uint64)
+        self._places = scratch.take(sizing.BRIEF_ROWS, np.uint64)
         self.places_at = launching.address(self._places, "u8", sizing.BRIEF_ROWS)
         self._states, self._states_at = on_device(0, np.uint64), 0
         self._epoch = kernels.LAST_EPOCH
@@ -102,7 +106,15 @@ class DeviceTable:
         self.health.wait(self.enter(), "what was under way")
         self.tiers.clear()
         self.arena.close()
-        del self.index, self._places, self._states, self.tiers
+        del (
+            self.index,
+            self._places,
+            self._states,
+            self.tiers,
+            self.counters,
+            self.work,
+            self.scratch,
+        )
 
     def count(self, now_ms: int) -> int:
         """Records that have not expired."""

@@ -43,7 +43,8 @@ class Tiers:
     def __init__(self, table: DeviceTable, capacity: int):
         self.table, self.capacity = table, capacity
         self.host = Arena(capacity, table.arena.segment_nbytes, allocate=from_host)
-        self.tally = cupy.zeros(tier_kernels.TALLY_WORDS, np.uint64)
+        self.tally = table.scratch.take(tier_kernels.TALLY_WORDS, np.uint64)
+        self.tally.fill(0)
         self.report = pinned(tier_kernels.TALLY_REPORTED, np.uint64)
         self.clear()
 
