@@ -1,5 +1,5 @@
 // Writing rows that lie scattered in records as one packed Arrow column: offsets, validity bits, bytes.
-#include "blocks.cuh"
+#include "stretches.cuh"
 
 #ifndef ROWS_PER_THREAD
 #define ROWS_PER_THREAD 2  // at most: more rows a tile, fewer tiles that wait for one another
@@ -51,8 +51,10 @@ __device__ __forceinline__ void store_offset(const Output& out, u64 i, u64 offse
 //
 // count:   of a tile, a multiple of eight, or as many for each thread
 // epoch:   of this launch, see `look_back`
+// list:    where long rows are listed instead of being copied, as far as there is room; or null
 __device__ __forceinline__ u64 emit(
-    Rows& rows, const Output& out, u64* states, u64 epoch, u64 tile, u64 n, u32 count, u64 begin = 0) {
+    Rows& rows, const Output& out, u64* states, u64 epoch, u64 tile, u64 n, u32 count, u64 begin = 0,
+    Stretches* list = nullptr) {
     u32 t = threadIdx.x, own_rows = count < TILE ? t < count : count / TILE;
     u64 first = tile * count;
     __syncthreads();
@@ -76,7 +78,22 @@ __device__ __forceinline__ u64 emit(
         *out.total = start + tile_nbytes;
     }
     if (start + tile_nbytes > out.capacity) return start + tile_nbytes;
-    u32 here = min(n - first, (u64)count), lanes = lanes_per_row(tile_nbytes, here), lane = t % lanes;
+    u32 here = min(n - first, (u64)count);
+    if (list) {
+        for (u32 r = t; r < here; r += TILE) {
+            u64 nbytes = rows.lengths[r];
+            if (nbytes >= LONG_NBYTES && list_long(list, n, out.data + start + rows.starts[r], rows.sources[r], nbytes)) {
+                rows.lengths[r] = 0;
+            }
+        }
+        __syncthreads();
+    }
+#ifdef ONE_BLOCK
+    copy_long<LOG>(here, rows.lengths, [&](u32 r) {
+        return Stretch{out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r]};
+    });
+#endif
+    u32 lanes = lanes_per_row(tile_nbytes, here), lane = t % lanes;
     for (u32 r = t / lanes; r - t % 32 / lanes < here; r += TILE / lanes) {  // while the warp has one
         copy_row<LOG>(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);
     }

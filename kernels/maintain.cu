@@ -183,6 +183,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
             sources[t] = record_of(slot);
             lengths[t] = nbytes;
             __syncthreads();
+            copy_long<LOG>(count, lengths, [&](u32 r) { return Stretch{targets[r], sources[r], lengths[r]}; });
             u32 lanes = lanes_per_row(tile_nbytes, count);
             for (u32 r = t / lanes; r - t % 32 / lanes < count; r += TILE / lanes) {  // while the warp has one
                 copy_row<LOG>(targets[r], sources[r], lengths[r], t % lanes, lanes);

@@ -2,10 +2,10 @@
 #include "emit.cuh"
 #include "records.cuh"
 
-// Looks up tile `tile` of n keys and packs their values; `count`, `epoch`, `begin` and what it returns as of `emit`.
+// Looks up tile `tile` of n keys and packs their values; `count`, `epoch`, `begin`, `list` and what it returns as of `emit`.
 __device__ __forceinline__ u64 find_tile(
     Lookups& lookups, Rows& rows, const Column& keys, u64 n, u64* index, u64 buckets, u64 now, const Output& out,
-    u64 tile, u32 count, u64* states, u64 epoch, u64 begin = 0) {
+    u64 tile, u32 count, u64* states, u64 epoch, u64 begin = 0, Stretches* list = nullptr) {
     u64 first = tile * count;
     for (u32 r = threadIdx.x; r - threadIdx.x % 32 < count; r += TILE) {  // whole warps
         const u8* from = nullptr;
@@ -20,7 +20,7 @@ __device__ __forceinline__ u64 find_tile(
         }
         bring(rows, out, first, n, count, r, from, nbytes);
     }
-    return emit(rows, out, states, epoch, tile, n, count, begin);
+    return emit(rows, out, states, epoch, tile, n, count, begin, list);
 }
 
 // Whether key i is there, told and written where that is asked for, as is when it expires. The whole warp calls.

@@ -1,5 +1,5 @@
 // What inserts and erasures do with rows: shared by the kernels of insert.cu and erase.cu, and by the block of doorbell.cu.
-#include "blocks.cuh"
+#include "stretches.cuh"
 #include "probe.cuh"
 #include "counters.cuh"
 
@@ -24,10 +24,10 @@ struct Writing {
     u64 start;
 };
 
-// Writes one tile of `count` records to the log, from row `first` on; TILE at most. The whole block calls.
+// Writes one tile of `count` records to the log, from row `first` on; TILE at most. list, n: as of `emit`. The whole block calls.
 __device__ __forceinline__ void write_tile(
     Writing& room, const Column& keys, const Column& values, u64 first, u32 count, u64 expiry, u8* log, u64* places,
-    u64 first_row, signed char* status, u64* counters, u64* work) {
+    u64 first_row, signed char* status, u64* counters, u64* work, Stretches* list = nullptr, u64 n = 1) {
     u32 t = threadIdx.x;
     u64 i = first + t;
     Key key = {};
@@ -62,8 +62,17 @@ __device__ __forceinline__ void write_tile(
     room.values[t] = value;
     room.key_lengths[t] = key.nbytes;
     room.value_lengths[t] = value_nbytes;
+    if (list && room.value_lengths[t] >= LONG_NBYTES) {
+        u8* to = room.records[t] + HEADER + room.key_lengths[t];
+        if (list_long(list, n, to, room.values[t], room.value_lengths[t])) room.value_lengths[t] = 0;
+    }
     __syncthreads();
 
+#ifdef ONE_BLOCK
+    copy_long<COLUMN>(count, room.value_lengths, [&](u32 r) {
+        return Stretch{room.records[r] + HEADER + room.key_lengths[r], room.values[r], room.value_lengths[r]};
+    });
+#endif
     u32 lanes = lanes_per_row(tile_nbytes, count);
     if (__any_sync(ALL, room.key_lengths[t] > OWN_KEY_NBYTES)) {
         // A warp's own rows: other warps need not have any.

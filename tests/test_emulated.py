@@ -29,6 +29,7 @@ MODULES = (
         "posted",
         "launched_verbs",
         "small_calls",
+        "long_values",
         "tuning",
     ),
 )

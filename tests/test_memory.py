@@ -18,7 +18,7 @@ try:
     import cupy
 
     from predis_lab.bench import memory_rates, pool_churn
-    from predis_lab.gpu import kernels
+    from predis_lab.gpu import maintain_kernels
     from predis_lab.gpu.maintenance import compact_step
 except ImportError:  # what needs it then skips with this as its reason, see conftest
     cupy = None
@@ -100,7 +100,7 @@ def test_the_census_is_of_live_bytes(make, clock, pieces):
         [np.arange(s.address, s.end, -(-s.nbytes // pieces), np.uint64) for s in segments]
     )
     live = cupy.zeros(len(starts), np.uint64)
-    kernels.census(table.index, clock.now + 10_000, False, cupy.asarray(starts), live)
+    maintain_kernels.census(table.index, clock.now + 10_000, False, cupy.asarray(starts), live)
     addresses = addresses_of(table.index.get())
     expected = np.zeros(len(starts), np.uint64)
     for segment in segments:

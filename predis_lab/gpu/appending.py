@@ -23,6 +23,7 @@ from .checksums import seal
 from .maintenance import buckets_wanted, grow
 from .memory import on_device
 from .sizing import BRIEF_ROWS, HARD_LOAD, SLOTS
+from .stretches import may_be_long
 
 if TYPE_CHECKING:
     from .table import DeviceTable
@@ -116,6 +117,7 @@ def _write(
         if values.offsets is not None or values.width != table.uniform_nbytes:
             longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
             table.expect_values(longest)
+        listed = table.listed(stream, bound) if may_be_long(bound, fitting) else 0
         try:
             kernels.insert(
                 piece,
@@ -130,6 +132,8 @@ def _write(
                 table.report_at,
                 table.work_at,
                 places=table.places_at if fitting <= BRIEF_ROWS else None,
+                listed=listed,
+                nbytes_at_most=bound,
             )
         except BaseException:
             table.work.fill(0)  # records may have been counted that will not be published

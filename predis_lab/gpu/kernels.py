@@ -25,6 +25,8 @@ from .launching import (
 )
 from .memory import on_device
 from .packed import padded
+from .sizing import LONG_NBYTES
+from .stretches import copy_stretches
 
 # Words: entries, live bytes, those on the host, longest value, complement of the shortest.
 COUNTERS = 5
@@ -46,21 +48,21 @@ LAST_EPOCH = 2**14 - 1  # see `look_back` in kernels/blocks.cuh
 Output = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
-def find(keys: Column, index: Any, now_ms: int, output: Output, stream: Any = None) -> None:
-    """Values of n keys, packed. index: uint64 (buckets * 8,). stream: None: the current one."""
+def find(
+    keys: Column, index: Any, now_ms: int, output: Output, stream: Any = None, listed: int = 0
+) -> None:
+    """Values of n keys, packed. index: uint64 (buckets * 8,). stream: None: the current one.
+
+    listed: of `copy_stretches`, where values may be long; or 0
+    """
     n = keys.length
-    launch(
-        "find",
-        "find",
-        n,
-        *column_arguments(keys),
-        n,
-        *index_arguments(index),
-        now_ms,
-        *output,
-        rows=output[6],
-        stream=stream,
-    )
+    asked, slots = column_arguments(keys), index_arguments(index)
+    arguments, rows = (*asked, n, *slots, now_ms, *output), output[6]
+    if listed:
+        launch("stretches", "find_long", n, *arguments, listed, rows=rows, stream=stream)
+        copy_stretches(listed, output[1], stream)
+    else:
+        launch("find", "find", n, *arguments, rows=rows, stream=stream)
 
 
 def find_dense(
@@ -163,13 +165,15 @@ def insert(
     defines: tuple[str, ...] = (),
     *,
     places: Any = None,
+    listed: int = 0,
+    nbytes_at_most: int = 0,
 ) -> None:
     """Appends n records to the log, then publishes them.
 
     log: with room for them all. first_row: of these records in their batch. status: int8, one per row of the
     whole batch; written for these rows, and for earlier ones that they supersede. counters: uint64 (COUNTERS,).
     report: pinned uint64 (REPORT_WORDS,), valid after the stream is synchronised. places: uint64 (n,), used meanwhile;
-    None: memory of the launch's own.
+    None: memory of the launch's own. listed: as of `find`; nbytes_at_most: of all records then.
     """
     n = len(keys)
     if len(values) != n:
@@ -184,7 +188,7 @@ def insert(
     reported = address(report, "u8", REPORT_WORDS)
     nbytes, written, rows = 0, 0, tile_rows(n, 1, defines)
     arguments: tuple[int, ...]
-    if is_dense(keys) and is_dense(values, None):
+    if is_dense(keys) and is_dense(values, None) and values.width < LONG_NBYTES:
         nbytes = record_nbytes(keys.width, values.width)
         whole = asked[0], keys.width, stored[0], values.width
         arguments = *whole, n, expire_at_ms, log.tail, *batch, used, rows
@@ -193,7 +197,11 @@ def insert(
         places = on_device(n, np.uint64) if places is None else places
         written = address(places, "u8", n)
         arguments = *asked, *stored, n, expire_at_ms, log.tail, written, *batch, used, rows
-        launch("insert", "write", n, *arguments, rows=rows, defines=defines)
+        if listed:
+            launch("stretches", "write_long", n, *arguments, listed, rows=rows)
+            copy_stretches(listed, nbytes_at_most)
+        else:
+            launch("insert", "write", n, *arguments, rows=rows, defines=defines)
     launch(
         "insert",
         "publish",
@@ -229,7 +237,7 @@ def erase(
         *index_arguments(index),
         now_ms,
         outcome,
-        *_counters(counters, report),
+        *counter_arguments(counters, report),
         address(work, "u8", WORK_WORDS),
         resident=True,
     )
@@ -251,104 +259,9 @@ def expire(keys: Column, index: Any, now_ms: int, expire_at_ms: int, found: Any)
     )
 
 
-def scan_keys(slots: Any, now_ms: int, output: Output) -> None:
-    """The keys that n slots (uint64) hold as a packed column of n rows, null where a slot holds none."""
-    n = len(slots)
-    launch(
-        "maintain",
-        "scan_keys",
-        n,
-        address(slots, "u8", n),
-        n,
-        now_ms,
-        *output,
-        rows=output[6],
-    )
-
-
-def count_alive(slots: Any, now_ms: int, count: Any) -> None:
-    """Adds to count, uint64 (1,), the records in n slots that have not expired."""
-    n = len(slots)
-    launch(
-        "maintain", "count_alive", n, address(slots, "u8", n), n, now_ms, address(count, "u8", 1)
-    )
-
-
-def rehash(slots: Any, now_ms: int, index: Any, counters: Any, report: Any, work: Any) -> None:
-    """Puts the live records of `slots` into an empty index with room for all of them."""
-    n = len(slots)
-    launch(
-        "maintain",
-        "rehash",
-        n,
-        address(slots, "u8", n),
-        n,
-        now_ms,
-        *index_arguments(index),
-        *_counters(counters, report),
-        address(work, "u8", WORK_WORDS),
-    )
-
-
-def census(slots: Any, now_ms: int, on_host: bool, starts: Any, live_nbytes: Any) -> None:
-    """Adds up the live bytes in each segment on one side. starts: uint64, ascending addresses; live_nbytes: uint64, zeroed."""
-    n, segments = len(slots), len(starts)
-    launch(
-        "maintain",
-        "census",
-        n,
-        address(slots, "u8", n),
-        n,
-        now_ms,
-        on_host * ON_HOST,
-        address(starts, "u8", segments),
-        segments,
-        address(live_nbytes, "u8", segments),
-        resident=True,
-    )
-
-
-def relocate(
-    slots: Any,
-    now_ms: int,
-    on_host: bool,
-    starts: Any,
-    chosen: Any,
-    log: int,
-    room: int,
-    to_host: bool,
-    counters: Any,
-    report: Any,
-    work: Any,
-    spill: int = 0,
-    spilled: Any = None,
-) -> None:
-    """Moves the live records of the chosen segments (uint8 (segments,)) on one side to `room` bytes at the address `log`.
-
-    spill: where what finds no room there goes, an address with room for all of it, or 0: it stays. The report says how much
-    asked for room either way. spilled: uint64 (1,), zeroed; bytes that went to spill.
-    """
-    n, segments = len(slots), len(starts)
-    launch(
-        "maintain",
-        "relocate",
-        n,
-        address(slots, "u8", n),
-        n,
-        now_ms,
-        on_host * ON_HOST,
-        address(starts, "u8", segments),
-        segments,
-        address(chosen, "b1 u1", segments),
-        log,
-        room,
-        to_host * ON_HOST,
-        spill,
-        address(spilled, "u8", 1) if spill else 0,
-        *_counters(counters, report),
-        address(work, "u8", WORK_WORDS),
-        resident=True,
-    )
+def is_short(width: int) -> bool:
+    """Whether values of this one length are for the dense kernels: whole pieces, and not long ones, see `stretches`."""
+    return width % PIECE_NBYTES == 0 and width < LONG_NBYTES
 
 
 def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:
@@ -405,5 +318,6 @@ def packed_output(
     )
 
 
-def _counters(counters: Any, report: Any) -> tuple[int, int]:
+def counter_arguments(counters: Any, report: Any) -> tuple[int, int]:
+    """What launches that change records count in; see `insert`."""
     return address(counters, "u8", COUNTERS), address(report, "u8", REPORT_WORDS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cupy
 import numpy as np
 
-from . import kernels, sizing
+from . import kernels, maintain_kernels, sizing
 from .memory import OPEN_SHARE, Segment, from_driver
 from .sizing import BUCKET_NBYTES, SLOTS
 
@@ -94,7 +94,7 @@ def rehash(table: DeviceTable, index_nbytes: int, now_ms: int) -> None:
         old = table.index
         table.set_index(memory, index_nbytes)
         table.counters[: kernels.MAX_VALUE_NBYTES] = 0
-        kernels.rehash(old, now_ms, table.index, table.counters, table.report, table.work)
+        maintain_kernels.rehash(old, now_ms, table.index, table.counters, table.report, table.work)
         table.read_report(stream)
         table.erased = 0
         del old
@@ -134,7 +134,7 @@ def compact_step(
         return 0
     starts = cupy.array([segment.address for segment in order], np.uint64)
     counts = cupy.zeros(len(order), np.uint64)
-    kernels.census(table.index, now_ms, False, starts, counts)
+    maintain_kernels.census(table.index, now_ms, False, starts, counts)
     live = counts.get().astype(np.int64)
     # Records are on their way to the tiers' target.
     movable = np.array([s not in keep and s is not table.tiers.target for s in order])
@@ -160,7 +160,7 @@ def compact_step(
         hole.used += room
     if spill:
         spill.used = moving
-    kernels.relocate(
+    maintain_kernels.relocate(
         table.index,
         now_ms,
         False,

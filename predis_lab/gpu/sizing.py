@@ -26,11 +26,15 @@ MIN_SEGMENT, MAX_SEGMENT, SEGMENTS = 2**16, 2**30, 64
 
 # A launch over as many rows takes a few microseconds.
 BRIEF_ROWS = 2**14
+# As in kernels/stretches.cuh: a long value, at least; of it at once, at least; of these, at most, and their list.
+LONG_NBYTES, STRETCH_NBYTES, MOST_STRETCHES = 2**14, 2**12, 2**12
+LIST_WORDS = 2 + 3 * MOST_STRETCHES
 # Of a call at the doorbell at most: keys, and bytes that it sends or brings.
 ROWS, NBYTES = 1024, 2**17
 # What a table keeps for its calls, beside the rings of buffers: where a batch's records lie, what the doorbell is asked and where
-# that lies, and some counters. Of its own where the capacity is not so many times as much.
-SCRATCH_NBYTES, SCRATCH_SHARE = 8 * BRIEF_ROWS + NBYTES + 8 * ROWS + 2**12, 1 / 32
+# that lies, long values, and some counters. Of its own where the capacity is not so many times as much.
+SCRATCH_NBYTES = 8 * BRIEF_ROWS + NBYTES + 8 * ROWS + 8 * LIST_WORDS + 2**12
+SCRATCH_SHARE = 1 / 32
 # A call with less traffic than this, both ways together, goes through mapped memory. On an H200 host the pipeline takes longer at
 # 8 MB where records are to be stored, and at 80 still where values are to be found (notebook 03, the best of each).
 SMALL_NBYTES = 2**24

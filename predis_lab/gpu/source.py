@@ -18,6 +18,7 @@ MODULES = (
     "insert",
     "erase",
     "maintain",
+    "stretches",
     "columns",
     "doorbell",
     "checksum",

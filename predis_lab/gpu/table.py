@@ -16,7 +16,7 @@ import numpy as np
 from ..columns import Column
 from ..errors import DeviceTimeout
 from ..table import NEVER
-from . import kernels, launching, sizing
+from . import kernels, launching, maintain_kernels, sizing
 from .health import TIMEOUT_S, Health
 from .maintenance import Compactions, compact_step
 from .mapped import Lookup
@@ -24,10 +24,17 @@ from .memory import SLACK_NBYTES, Arena, Scratch, Segment, from_driver, on_devic
 from .modules import prepare
 from .packed import Packed
 from .pinned import pinned
-from .sizing import ALONE_NBYTES, MIN_INDEX
+from .sizing import ALONE_NBYTES, LIST_WORDS, LONG_NBYTES, MIN_INDEX
 from .tiers import Tiers
 
-MODULES = ("find", "insert", "erase", "maintain", "columns")  # that every table launches kernels of
+MODULES = (
+    "find",
+    "insert",
+    "erase",
+    "maintain",
+    "stretches",
+    "columns",
+)  # that every table launches kernels of
 
 
 class DeviceTable:
@@ -72,6 +79,8 @@ class DeviceTable:
         self.work_at = launching.address(self.work, "u8", kernels.WORK_WORDS)
         self._places = scratch.take(sizing.BRIEF_ROWS, np.uint64)
         self.places_at = launching.address(self._places, "u8", sizing.BRIEF_ROWS)
+        self._listed = scratch.take(LIST_WORDS, np.uint64)
+        self._listed_at = launching.address(self._listed, "u8", LIST_WORDS)
         self._states, self._states_at = on_device(0, np.uint64), 0
         self._epoch = kernels.LAST_EPOCH
         self._stream: Any = None
@@ -110,6 +119,7 @@ class DeviceTable:
             self.index,
             self._places,
             self._states,
+            self._listed,
             self.tiers,
             self.counters,
             self.work,
@@ -124,7 +134,7 @@ class DeviceTable:
         if not self.has_expiry:
             return self.entries
         count = cupy.zeros(1, np.uint64)
-        kernels.count_alive(self.index, now_ms, count)
+        maintain_kernels.count_alive(self.index, now_ms, count)
         return int(count[0])
 
     # ---- Reading
@@ -150,7 +160,8 @@ class DeviceTable:
             kernels.find_dense(keys, self.index_at, now_ms, width, *packed.arrays[:3])
             return packed
         packed = Packed.empty(len(keys), capacity, new, count=count)
-        kernels.find(keys, self.index_at, now_ms, self._output(packed, stream))
+        output, listed = self._output(packed, stream), self.listed(stream)
+        kernels.find(keys, self.index_at, now_ms, output, listed=listed)
         return packed
 
     def look_up(self, keys: Column, capacity: int, now_ms: int, stream: Any) -> Lookup:
@@ -168,14 +179,15 @@ class DeviceTable:
             rows, blocks = launching.packing(keys.length)
             scan = rows, *self._scan(blocks, stream)
             output = values, capacity, offsets, 0, validity, total, *scan
-            kernels.find(call.keys, self.index_at, now_ms, output, stream)
+            listed = self.listed(stream)
+            kernels.find(call.keys, self.index_at, now_ms, output, stream, listed)
         return call
 
     def _copied(self, keys: Column, capacity: int) -> Lookup:
         """The memory of `look_up`. Where that takes a while, others get through meanwhile."""
         width = self.uniform_nbytes
         if width is not None and (
-            width % kernels.PIECE_NBYTES
+            not kernels.is_short(width)
             or keys.length * width > capacity
             or not kernels.is_in_pieces(keys)
         ):
@@ -205,7 +217,14 @@ class DeviceTable:
 
     def _is_dense(self, keys: Column) -> bool:
         width = self.uniform_nbytes
-        return width is not None and width % kernels.PIECE_NBYTES == 0 and kernels.is_dense(keys)
+        return width is not None and kernels.is_short(width) and kernels.is_dense(keys)
+
+    def listed(self, stream: Any, nbytes: int | None = None) -> int:
+        """Where long values are listed, see `stretches`; 0 where none of nbytes at most, or that there are, is one."""
+        if (self.max_value_nbytes if nbytes is None else nbytes) < LONG_NBYTES:
+            return 0
+        self._listed.data.memset_async(0, 8, stream)
+        return self._listed_at
 
     def find_nbytes(self, n: int) -> int:
         """The most bytes that n values can have together."""
@@ -221,7 +240,7 @@ class DeviceTable:
         stream = self.enter()
         packed = Packed.empty(n, capacity, lambda nbytes: pinned(nbytes, np.uint8))
         slots = self.index[first : first + n]
-        kernels.scan_keys(slots, now_ms, self._output(packed, stream))
+        maintain_kernels.scan_keys(slots, now_ms, self._output(packed, stream))
         return packed
 
     # ---- Writing

@@ -15,7 +15,7 @@ import cupy
 import numpy as np
 
 from ..columns import Column
-from . import kernels, tier_kernels
+from . import kernels, maintain_kernels, tier_kernels
 from .memory import OPEN_SHARE, SLACK_NBYTES, Arena, Segment, from_host, on_device
 from .pinned import pinned
 
@@ -229,7 +229,7 @@ class Tiers:
     def _move(self, source: Segment, arena: Arena, target: Segment, now_ms: int) -> bool:
         """Moves as much as the target has room for; whether something is left."""
         table, stream = self.table, self.table.enter()
-        kernels.relocate(
+        maintain_kernels.relocate(
             table.index,
             now_ms,
             arena is self.host,
@@ -267,7 +267,7 @@ class Tiers:
         if now_ms is None or not table.has_expiry:
             return int(table.counters[kernels.HOST_NBYTES])
         live = cupy.zeros(1, np.uint64)
-        kernels.census(table.index, now_ms, True, cupy.zeros(1, np.uint64), live)
+        maintain_kernels.census(table.index, now_ms, True, cupy.zeros(1, np.uint64), live)
         return int(live[0])
 
     def memory(self) -> dict[str, int]:

@@ -208,6 +208,15 @@ extern "C" void emulated_launch(void* kernel, const uint64_t* arguments, unsigne
 // ---- What kernels call ------------------------------------------------------------------------------------------
 
 inline void __syncthreads() { emulated::wait(emulated::AT_BARRIER); }
+inline int __syncthreads_or(int vote) {
+    static int any;
+    __syncthreads();  // an earlier one has been read
+    any = 0;
+    __syncthreads();
+    any |= vote;
+    __syncthreads();
+    return any;
+}
 inline void __syncwarp(unsigned mask = ~0u) { emulated::exchange(mask, emulated::SYNC, 0); }
 inline void __threadfence() { emulated::wait_by_chance(); }
 inline void __threadfence_block() { emulated::wait_by_chance(); }
