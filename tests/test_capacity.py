@@ -52,6 +52,8 @@ def test_any_capacity_is_kept_within_two_percent(capacity):
 def test_small_capacities_have_segments_too(capacity):
     segment = sizing.segment_nbytes(capacity)
     assert segment % sizing.ALIGNMENT == 0 and 32 * KIB <= segment <= MIB
+    # So many fill a page that the driver hands out.
+    assert sizing.PAGE_NBYTES % segment < sizing.PAGE_NBYTES // segment * sizing.ALIGNMENT
     assert capacity < MIB or 0.93 * capacity <= taken_when_empty(capacity) <= capacity
 
 

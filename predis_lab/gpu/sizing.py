@@ -7,6 +7,7 @@ Also what calls are cut by unless something else is tuned. Plain arithmetic on b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pyarrow as pa
 
@@ -79,7 +80,11 @@ def segment_nbytes(capacity: int, host_capacity: int = 0) -> int:
     share = min(capacity, host_capacity or capacity) // SEGMENTS
     largest = min(max(share, MIN_SEGMENT, step), MAX_SEGMENT) // step * step
     smallest = max(largest // 2, min(MIN_SEGMENT, largest), step)
-    lost = {nbytes: left % nbytes for nbytes in range(largest, rounded(smallest, step) - 1, -step)}
+    sizes: Iterable[int] = range(largest, rounded(smallest, step) - 1, -step)
+    if step < PAGE_NBYTES:  # several share a page, and fill it
+        most, fewest = PAGE_NBYTES // smallest, -(-PAGE_NBYTES // largest)
+        sizes = (PAGE_NBYTES // number // step * step for number in range(fewest, most + 1))
+    lost = {nbytes: left % nbytes for nbytes in sizes}
     # Few large ones are worth a little that stays unused.
     allowed = min(lost.values()) + capacity // (2 * SEGMENTS)
     return max(nbytes for nbytes, unused in lost.items() if unused <= allowed)
