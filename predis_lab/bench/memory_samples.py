@@ -163,7 +163,7 @@ def churn_samples(samples: pd.DataFrame) -> pd.DataFrame:
 
 def soak_samples(samples: pd.DataFrame) -> pd.DataFrame:
     """Readings of the soak, a row each, in order."""
-    return _wide(samples, "soak", [], ["elapsed", "live", "log_used", "device"])
+    return _wide(samples, "soak", [], ["elapsed", "live", "log_used", "device", "pool"])
 
 
 def _wide(samples: pd.DataFrame, workload: str, by: list[str], metrics: list[str]) -> pd.DataFrame:

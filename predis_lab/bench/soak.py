@@ -196,16 +196,16 @@ class Soak:
         self.seen.wrong += self.oracle.wrong(numbers, found, self.now_ms)
         self.seen.checked += len(numbers)
 
-    def read(self, elapsed: float, device: int) -> None:
-        """Takes a reading."""
-        memory = self.table.memory()
+    def read(self, elapsed: float, taken: Callable[[], int], base: int) -> None:
+        """Takes a reading. taken: bytes of the device, `base` before there was this table."""
+        memory = self.table.memory()  # before the pool gives back what it keeps
         self.seen.readings.append(
             {
                 "elapsed": elapsed,
                 "live": self.oracle.live_nbytes(self.now_ms),
                 "log_used": memory.get("log_used", memory["used"]),
                 "index": memory.get("index", 0),
-                "device": device,
+                "device": taken() - base,
                 "pool": memory.get("pool", 0),
                 "compactions": memory.get("compactions_count", 0),
                 "failures": self.seen.failures,
@@ -296,10 +296,10 @@ def soak(
     while (elapsed := time.monotonic() - began) < seconds:
         work.turn()
         if elapsed - read >= seconds / READINGS:
-            work.read(elapsed, taken() - base)
+            work.read(elapsed, taken, base)
             progress((elapsed - told) / seconds)
             read = told = elapsed
-    work.read(seconds, taken() - base)
+    work.read(seconds, taken, base)
     work.seen.seconds = time.monotonic() - began
     progress((seconds - told) / seconds)
     return work.finish()
@@ -308,6 +308,7 @@ def soak(
 def _taken() -> int:
     import cupy
 
+    cupy.get_default_memory_pool().free_all_blocks()  # which grows with the longest batch so far
     free, total = cupy.cuda.runtime.memGetInfo()
     return total - free
 

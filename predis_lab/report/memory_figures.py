@@ -123,11 +123,12 @@ def compaction(samples: pd.DataFrame) -> Described:
         ]
         draw_line(axes, points, colour, marker, label)
         said += [f"{label} {units.format_quantity(r.value, 'B/s')} at {live:.0%}" for live, r in points]  # fmt: skip
-    axes.set(xlabel="share of the log that is live", ylabel="bytes a second", ylim=(0, None))
+    axes.set(xlabel="share of the log that is live", ylabel="bytes a second", yscale="log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     _bytes(axes, "B/s")
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     legend_beside(axes)
-    return Described(figure, f"Two lines over the live share: {'; '.join(said)}.")
+    return Described(figure, f"Two lines over the live share, logarithmic: {'; '.join(said)}.")
 
 
 def readers(stored: Figures) -> Described:
@@ -153,7 +154,7 @@ def readers(stored: Figures) -> Described:
 
 
 def soak(samples: pd.DataFrame) -> Described:
-    """Over time: live bytes and bytes written to in the log; below, the device's memory."""
+    """Over time: live bytes and bytes written to in the log; below, the device's memory, and what CuPy's pool has beside it."""
     style()
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.6, 5.2), sharex=True)
     plt.close(figure)
@@ -162,7 +163,8 @@ def soak(samples: pd.DataFrame) -> Described:
     for axes, metric, label, colour, dashes in (
         (above, "log_used", "written to, dead records included", SKY, "--"),
         (above, "live", "live records", BLUE, "-"),
-        (below, "device", "device memory taken, CuPy's pool included", GREEN, "-"),
+        (below, "device", "device memory taken, without the pool", GREEN, "-"),
+        (below, "pool", "CuPy's pool: columns of calls", RED, "--"),
     ):
         axes.plot(rows["elapsed"], rows[metric], dashes, color=colour, linewidth=1.6, label=label)
         axes.set_ylim(0, 1.1 * rows[["log_used", "device"]].max().max())
