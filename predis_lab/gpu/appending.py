@@ -117,11 +117,12 @@ def _write(
         if values.offsets is not None or values.width != table.uniform_nbytes:
             longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
             table.expect_values(longest)
-        listed = table.listed(stream, bound) if may_be_long(bound, fitting) else 0
+        stored = values[row : row + fitting]
+        listed = table.listed(stream, bound) if may_be_long(stored, bound) else 0
         try:
             kernels.insert(
                 piece,
-                values[row : row + fitting],
+                stored,
                 table.index_at,
                 now_ms,
                 expiry,
