@@ -331,9 +331,11 @@ def _drawable(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _narrow(figure: Figure) -> Figure:
-    """The figure for a column of the page: numbers of keys written short, the legend below."""
+    """The figure for a column of the page: the title from its edge on, numbers of keys written short, the legend below."""
     (axes,) = figure.axes
-    axes.set_title(axes.get_title(loc="left"), fontsize=11)
+    title = axes.get_title(loc="left")
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    axes.set_title("")
     height = min(HEIGHT, figure.get_size_inches()[1])
     if axes.get_xlabel() == "keys a call":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
