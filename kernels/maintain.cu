@@ -175,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
         bool last = i - t + AHEAD * step >= n;
         __syncthreads();
         u32 left = waiting;
-        __syncthreads();
+        __syncthreads();  // before the next ones are added
         while (left >= TILE || (last && left)) {  // a tile of them is moved
             u32 count = min(left, TILE);
             left -= count;

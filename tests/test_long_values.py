@@ -6,8 +6,8 @@ import pytest
 from conftest import BACKENDS
 from held import check_invariants
 
-from predis_lab import Predis
-from predis_lab.gpu.sizing import LONG_NBYTES, MOST_STRETCHES, STRETCH_NBYTES
+from predis_lab import Predis, Tuning
+from predis_lab.gpu.sizing import LONG_NBYTES, MANY_ROWS, MOST_STRETCHES, STRETCH_NBYTES
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 EDGES = sorted(
@@ -76,6 +76,23 @@ def test_values_of_one_length(cache, width):
     rows, found = cache.find(asked, dtype=np.uint8, shape=(width,))
     assert found.tolist() == [True] * 3 + [False] + [True] * 37
     assert np.array_equal(rows[found], values) and not rows[~found].any()
+    if cache.info("server")["backend"] != "host":
+        rows, found = (
+            array.get() for array in cache.find(asked, dtype=np.uint8, shape=(width,), device=True)
+        )
+        assert np.array_equal(rows[found], values) and not rows[~found].any()
+
+
+@pytest.mark.parametrize("n", [MANY_ROWS - 1, MANY_ROWS, 3 * MANY_ROWS + 5])
+def test_many_of_one_length_are_not_listed(backend, n):
+    """Nor are they in a chunk of many; what is left for the last one may be few."""
+    keys = np.arange(2 * n + 2, dtype="u8").view("V16")
+    values = np.random.default_rng(n).integers(0, 256, (len(keys), LONG_NBYTES), np.uint8)
+    with Predis("512MiB", backend=backend, tuning=Tuning(small_nbytes=0)) as cache:
+        assert cache.insert(keys[1:], values[1:]).ok
+        found = cache.find(keys)
+        assert found[0].as_py() is None and found.null_count == 1
+        assert b"".join(found[1:].to_pylist()) == values[1:].tobytes()
 
 
 def test_more_than_can_be_listed(cache):

@@ -23,7 +23,7 @@ from .checksums import seal
 from .maintenance import buckets_wanted, grow
 from .memory import on_device
 from .sizing import BRIEF_ROWS, HARD_LOAD, SLOTS
-from .stretches import may_be_long
+from .stretches import may_be_long, some_may_be_long
 
 if TYPE_CHECKING:
     from .table import DeviceTable
@@ -117,12 +117,15 @@ def _write(
         if values.offsets is not None or values.width != table.uniform_nbytes:
             longest = values.width if values.offsets is None else min(bound, MAX_VALUE_NBYTES)
             table.expect_values(longest)
-        stored = values[row : row + fitting]
-        listed = table.listed(stream, bound) if may_be_long(stored, bound) else 0
+        long = (
+            may_be_long(fitting, values.width)
+            if values.offsets is None
+            else some_may_be_long(fitting, bound)
+        )
         try:
             kernels.insert(
                 piece,
-                stored,
+                values[row : row + fitting],
                 table.index_at,
                 now_ms,
                 expiry,
@@ -133,7 +136,7 @@ def _write(
                 table.report_at,
                 table.work_at,
                 places=table.places_at if fitting <= BRIEF_ROWS else None,
-                listed=listed,
+                listed=table.listed(stream) if long else 0,
                 nbytes_at_most=bound,
             )
         except BaseException:

@@ -25,8 +25,7 @@ from .launching import (
 )
 from .memory import on_device
 from .packed import padded
-from .sizing import LONG_NBYTES
-from .stretches import copy_stretches
+from .stretches import copy_stretches, may_be_long
 
 # Words: entries, live bytes, those on the host, longest value, complement of the shortest.
 COUNTERS = 5
@@ -188,7 +187,7 @@ def insert(
     reported = address(report, "u8", REPORT_WORDS)
     nbytes, written, rows = 0, 0, tile_rows(n, 1, defines)
     arguments: tuple[int, ...]
-    if is_dense(keys) and is_dense(values, None) and values.width < LONG_NBYTES:
+    if is_dense(keys) and is_dense(values, None) and not listed:
         nbytes = record_nbytes(keys.width, values.width)
         whole = asked[0], keys.width, stored[0], values.width
         arguments = *whole, n, expire_at_ms, log.tail, *batch, used, rows
@@ -259,9 +258,9 @@ def expire(keys: Column, index: Any, now_ms: int, expire_at_ms: int, found: Any)
     )
 
 
-def is_short(width: int) -> bool:
-    """Whether values of this one length are for the dense kernels: whole pieces, and not long ones, see `stretches`."""
-    return width % PIECE_NBYTES == 0 and width < LONG_NBYTES
+def are_dense(n: int, width: int) -> bool:
+    """Whether n values of this one length are for the dense kernels: whole pieces, and not a few long ones, see `stretches`."""
+    return width % PIECE_NBYTES == 0 and not may_be_long(n, width)
 
 
 def is_dense(column: Column, longest: int | None = MAX_DENSE_KEY_NBYTES) -> bool:

@@ -30,6 +30,7 @@ BRIEF_ROWS = 2**14
 # As in kernels/stretches.cuh: a long value, at least; of it at once, at least; of these, at most, and their list.
 LONG_NBYTES, STRETCH_NBYTES, MOST_STRETCHES = 2**14, 2**12, 2**12
 LIST_WORDS = 2 + 3 * MOST_STRETCHES
+MANY_ROWS = 64  # of long values of one length: warps enough without a list
 # Of a call at the doorbell at most: keys, and bytes that it sends or brings.
 ROWS, NBYTES = 1024, 2**17
 # What a table keeps for its calls, beside the rings of buffers: where a batch's records lie, what the doorbell is asked and where

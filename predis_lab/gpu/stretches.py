@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..columns import Column
 from .launching import WARP, launch
-from .sizing import LONG_NBYTES, MOST_STRETCHES, STRETCH_NBYTES
+from .sizing import LONG_NBYTES, MANY_ROWS, MOST_STRETCHES, STRETCH_NBYTES
 
 _MEAN_NBYTES = LONG_NBYTES // 8
 
 
-def may_be_long(values: Column, nbytes: int) -> bool:
-    """Whether values of nbytes together are to be listed: some may be long, and they are not mostly short ones."""
-    if values.offsets is None:
-        return values.width >= LONG_NBYTES
-    return nbytes >= LONG_NBYTES and nbytes >= _MEAN_NBYTES * len(values)
+def may_be_long(n: int, width: int) -> bool:
+    """Whether n values of this one length are to be listed."""
+    return width >= LONG_NBYTES and n < MANY_ROWS
+
+
+def some_may_be_long(n: int, nbytes: int) -> bool:
+    """The same of n values of several lengths, nbytes together: some may be long, and they are not mostly short ones."""
+    return nbytes >= LONG_NBYTES and nbytes >= _MEAN_NBYTES * n
 
 
 def copy_stretches(listed: int, nbytes: int, stream: Any = None) -> None:

@@ -152,15 +152,18 @@ class DeviceTable:
 
         new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they
         are missing, and the call has to be made again with as many as there are. Where keys and all values of the table
-        are whole pieces of 16 bytes, absent keys take up as many zero bytes as the others, and the total is known at once.
+        are whole pieces of 16 bytes, but for a few long ones, absent keys take up as many zero bytes as the others, and the total
+        is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
-        if width is not None and self._is_dense(keys) and len(keys) * width <= capacity:
-            packed = Packed.empty(len(keys), len(keys) * width, new, full=True)
+        n = len(keys)
+        dense = width is not None and kernels.are_dense(n, width) and kernels.is_dense(keys)
+        if width is not None and dense and n * width <= capacity:
+            packed = Packed.empty(n, n * width, new, full=True)
             kernels.find_dense(keys, self.index_at, now_ms, width, *packed.arrays[:3])
             return packed
-        packed = Packed.empty(len(keys), capacity, new, count=count)
-        output, listed = self._output(packed, stream), self.listed(stream)
+        packed = Packed.empty(n, capacity, new, count=count)
+        output, listed = self._output(packed, stream), self._listed_if_long(stream)
         kernels.find(keys, self.index_at, now_ms, output, listed=listed)
         return packed
 
@@ -179,7 +182,7 @@ class DeviceTable:
             rows, blocks = launching.packing(keys.length)
             scan = rows, *self._scan(blocks, stream)
             output = values, capacity, offsets, 0, validity, total, *scan
-            listed = self.listed(stream)
+            listed = self._listed_if_long(stream)
             kernels.find(call.keys, self.index_at, now_ms, output, stream, listed)
         return call
 
@@ -187,7 +190,7 @@ class DeviceTable:
         """The memory of `look_up`. Where that takes a while, others get through meanwhile."""
         width = self.uniform_nbytes
         if width is not None and (
-            not kernels.is_short(width)
+            not kernels.are_dense(keys.length, width)
             or keys.length * width > capacity
             or not kernels.is_in_pieces(keys)
         ):
@@ -205,7 +208,8 @@ class DeviceTable:
 
         In device memory, on their way on the current stream; None where keys or values are not whole pieces of 16 bytes.
         """
-        if width != self.uniform_nbytes or not self._is_dense(keys):
+        whole = width % kernels.PIECE_NBYTES == 0 and kernels.is_dense(keys)
+        if width != self.uniform_nbytes or not whole:
             return None
         self.enter()
         n = len(keys)
@@ -215,14 +219,11 @@ class DeviceTable:
         rows = cupy.ndarray((n, width), np.uint8, memory)
         return rows, cupy.ndarray((n,), np.bool_, memory + n * width)
 
-    def _is_dense(self, keys: Column) -> bool:
-        width = self.uniform_nbytes
-        return width is not None and kernels.is_short(width) and kernels.is_dense(keys)
+    def _listed_if_long(self, stream: Any) -> int:
+        return self.listed(stream) if self.max_value_nbytes >= LONG_NBYTES else 0
 
-    def listed(self, stream: Any, nbytes: int | None = None) -> int:
-        """Where long values are listed, see `stretches`; 0 where none of nbytes at most, or that there are, is one."""
-        if (self.max_value_nbytes if nbytes is None else nbytes) < LONG_NBYTES:
-            return 0
+    def listed(self, stream: Any) -> int:
+        """Where long values are listed, see `stretches`: none so far."""
         self._listed.data.memset_async(0, 8, stream)
         return self._listed_at
 
