@@ -23,7 +23,7 @@ PARTS = {
     "padding": "padding to 16 B",
     "index": "index",
     "dead": "dead records",
-    "buffers": "buffers of bulk calls",
+    "buffers": "buffers of calls",
     "unwritten": "not written to: kept for compaction, ends of segments and pages",
 }
 # Who is given the same sizes to hold.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def of_engine(table: DeviceTable, capacity: int, buffers: int) -> dict[str, int | float]:
-    """All that `Table.memory` tells. capacity: of the device, `buffers` for bulk calls included."""
+    """All that `Table.memory` tells. capacity: of the device, `buffers` for calls included."""
     table.settle()
     told = of_table(table)
     memory = {
