@@ -1,5 +1,5 @@
-"""What every launch goes through: checked addresses, grids sized by the device. Called by `kernels`, `column_kernels`,
-`tier_kernels`, `checksums`, `limits`, `replay` and `ladder_table`, which hold the typed launches.
+"""What every launch goes through: checked addresses, grids sized by the device. Called by `kernels`, `maintain_kernels`,
+`column_kernels`, `tier_kernels`, `stretches`, `checksums`, `limits`, `replay` and `ladder_table`, which hold the typed launches.
 """
 
 from __future__ import annotations
