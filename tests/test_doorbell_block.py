@@ -39,14 +39,14 @@ def test_memory_is_given_back_once_the_block_has_left(monkeypatch):
     """It says that it is gone before it looks for a request, or writes an answer, one last time."""
     taken = []
     monkeypatch.setattr(mailbox, "_abandoned", taken)
-    words, ends = [0] * 512, iter([False, False, True])
+    ends = iter([False, False, True])
 
     class Stream:
         done = property(lambda self: next(ends))
 
-    mailbox.until_gone("memory", words, Stream())
+    mailbox.until_gone("memory", Stream())
     assert next(ends, None) is None and not taken
-    mailbox.until_gone("memory", words, types.SimpleNamespace(done=False))
+    mailbox.until_gone("memory", types.SimpleNamespace(done=False))
     assert taken == ["memory"]
 
 

@@ -72,7 +72,7 @@ def append(
     status: int8, one per row of the whole batch, filled for these rows. What finds no room is refused, and
     all that follows it in the batch.
     """
-    stream = table.enter()
+    table.enter()
     expiry = table.noted_expiry(expire_at_ms)
     n, row = len(keys), 0
     while row < n:
@@ -84,7 +84,7 @@ def append(
         stop = row + _make_index_room(table, keys[row:asked], now_ms, batch)
         # The index may have taken from the batch.
         stop = min(stop, row + batch.rows - batch.row)
-        _write(table, batch, keys, values, row, stop, expiry, now_ms, status, stream)
+        _write(table, batch, keys, values, row, stop, expiry, now_ms, status)
         row = stop
         if row < asked and not (batch.row == batch.rows and table.tiers.host.capacity):
             break
@@ -104,10 +104,10 @@ def _write(
     expiry: int,
     now_ms: int,
     status: Any,
-    stream: Any,
 ) -> None:
     """Stores rows up to `stop`, for which batch and index have room."""
     while row < stop:
+        stream = table.enter()  # who got in while a report was waited for may have used another one
         segment = batch.segments[batch.at]
         fitting = batch.rows_that_fit(stop - row, segment.room)
         if fitting == 0:

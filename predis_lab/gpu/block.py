@@ -62,7 +62,7 @@ class Block:
         self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
         # Nobody else gets memory that a block looks at, or writes to.
         memory = self._memory, self._copied, self._places
-        self._leave = weakref.finalize(self, mailbox.until_gone, memory, self._words, self._stream)
+        self._leave = weakref.finalize(self, mailbox.until_gone, memory, self._stream)
         self._asked = self._started = 0
         self.dead = False
         self._own = (

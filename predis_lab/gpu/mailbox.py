@@ -68,13 +68,14 @@ def write(
     return (there + begin, there + at, stride), padded(end)
 
 
-def until_gone(memory: Any, words: Any, stream: Any) -> None:
+def until_gone(memory: Any, stream: Any) -> None:
     """Waits until the last block has left; the memory stays taken where none ever does.
 
-    stream: the block's. It says that it is gone before it looks for a request, or writes an answer, one last time
+    stream: the block's. It says that it is gone before it looks for a request, or writes an answer, one last time; and one
+    that was never started, or died, says nothing
     """
     began = time.perf_counter()
-    while words[GONE] != words[STARTED] or not stream.done:
+    while not stream.done:
         if time.perf_counter() - began > 1:
             _abandoned.append(memory)
             return
