@@ -97,7 +97,7 @@ def test_the_buffers_of_bulk_calls_are_whole_pages(capacity):
     assert 0 < ring.DEPTH * (keys + 2 * chunk) <= rings <= total - scratch
     assert scratch or capacity < 16 * MIB
     assert capacity >= sizing.PAGED_CAPACITY or total <= sizing.PAGE_NBYTES // 2
-    assert total < max(0.06 * capacity, sizing.PAGE_NBYTES + 1)
+    assert total < max(0.05 * capacity, sizing.PAGE_NBYTES + 1)
 
 
 # ---- What is taken

@@ -23,7 +23,7 @@ def cache(written_cache):
 
 
 def is_gone(bell):
-    return bell._words[mailbox.GONE] == bell._words[mailbox.STARTED]
+    return bell._words[mailbox.GONE] == bell._started
 
 
 def close(bell):
@@ -59,7 +59,7 @@ def test_the_block_leaves_by_itself_and_is_started_again(cache):
         while not is_gone(bell):
             assert time.monotonic() < deadline
             time.sleep(1e-3)
-        assert bell._words[mailbox.STARTED] >= number + 1
+        assert bell._started >= number + 1
 
 
 def test_closing_waits_for_the_block(cache):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from predis_lab.gpu import source
+from predis_lab.gpu import sizing, source
 from predis_lab.gpu.occupancy import MULTIPROCESSORS, occupancy
 
 HAS_COMPILER = (
@@ -52,6 +52,12 @@ def compile_once(tmp_path_factory):
         return made
 
     return compile_once
+
+
+def test_the_list_of_long_values_is_as_long_as_the_host_takes_it_for():
+    text = (source.kernels_directory() / "stretches.cuh").read_text()
+    found = {name: int(value) for name, value in re.findall(r"#define (\w+) +(\d+)", text)}
+    assert len(found) == 3 and all(getattr(sizing, name) == value for name, value in found.items())
 
 
 def declared(module):

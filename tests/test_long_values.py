@@ -33,6 +33,11 @@ def check(cache, records):
     assert cache.find(column(names)).to_pylist() == [records.get(name) for name in names]
 
 
+def listed(cache):
+    """Stretches that the last launch that lists has asked for, those that found no room included."""
+    return int(cache._table.table._listed[0])
+
+
 @pytest.fixture
 def cache(backend):
     with Predis("64MiB", backend=backend) as cache:
@@ -107,6 +112,7 @@ def test_more_than_can_be_listed(cache):
     if cache.info("server")["backend"] != "host":  # in one launch
         found, whole = cache.find(column(names), device=True), b"".join([*records.values()] * 10)
         assert found.data.get().tobytes()[: len(whole)] == whole
+        assert listed(cache) > MOST_STRETCHES
 
 
 @pytest.mark.parametrize("rows", [2, 3, 100])
@@ -117,6 +123,8 @@ def test_longer_values_are_cut_into_longer_stretches(cache, rows):
     records = {b"%d" % number: made(generator, size - number) for number in range(rows)}
     assert cache.insert(column(list(records)), column(list(records.values()))).ok
     check(cache, records)
+    if cache.info("server")["backend"] != "host":
+        assert 0 < listed(cache) <= MOST_STRETCHES
 
 
 def test_a_value_of_many_stretches(cache):

@@ -166,15 +166,15 @@ def test_no_more_are_posted_than_there_are_mailboxes(cache):
 
 
 def test_a_block_leaves_when_its_time_is_up_though_there_is_always_more(cache):
-    words, known = cache._table.doorbell._words, {}
-    before = words[mailbox.STARTED]
+    bell, known = cache._table.doorbell, {}
+    before = bell._started
     for number in range(5000):
         key = b"%d" % (number % 777)
         known[key] = b"%d" % number
         cache.set(key, known[key])
         if number % 1000 == 0:
             assert cache.get(key) == known[key]
-    assert words[mailbox.STARTED] > before + 1
+    assert bell._started > before + 1
     assert cache.dbsize() == len(known)
     assert dict(zip(known, cache.mget(list(known)), strict=True)) == known
 

@@ -60,7 +60,7 @@ class Block:
         self._kernel = function("doorbell", "serve", DEFINES)
         # The device's first choice where its multiprocessors are all taken.
         self._stream = cupy.cuda.Stream(non_blocking=True, priority=-5)
-        # Nobody else gets memory that a block looks at, or writes to.
+        # Nobody else gets these before the block has left.
         memory = self._memory, self._copied, self._places
         self._leave = weakref.finalize(self, mailbox.until_gone, memory, self._stream)
         self._asked = self._started = 0
@@ -96,7 +96,7 @@ class Block:
 
     @named
     def _start(self) -> None:
-        self._words[mailbox.STARTED] = self._started = self._started + 1
+        self._started += 1
         with self._stream:
             self._kernel((1,), (THREADS,), (*self._own, self._started, STAY_NS))
 

@@ -335,7 +335,7 @@ class DeviceEngine(Singles):
         with self._stream:
             self.table.close()
         self.pipeline.close()
-        # They refer to this: streams and memory would be kept until somebody looks for cycles.
+        # They refer to this, or have memory of its own: both would be kept until somebody looks for cycles.
         del self.doorbell, self.measuring, self._announced
 
     # ---- Ways

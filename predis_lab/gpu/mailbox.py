@@ -21,8 +21,8 @@ SENT = BOXES * BOX_NBYTES + 256  # where columns begin
 BROUGHT = SENT + NBYTES
 DENSE_AT = ROWS // 8  # where values begin whose places are known, behind bits
 
-# Words of an answer. STARTED is the host's own: the number of the last block.
-ANSWERED, GONE, TOTAL, EXPIRY, STARTED = 256, 257, 258, 259, 264
+# Words of an answer.
+ANSWERED, GONE, TOTAL, EXPIRY = 256, 257, 258, 259
 
 FIND, DENSE, PEEK, ERASE, INSERT, GET, LOOK, PUT, DROP, LEAVE = range(1, 11)
 REQUEST, SHORT = struct.Struct("24Q"), struct.Struct("QQQQ24sQ")

@@ -181,7 +181,10 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(capacity_nbytes: int) -> Sizes:
-    """What calls need of a capacity: whole pages that the buffers fill, or half a page, beyond which the driver gives a whole one."""
+    """What calls need of a capacity: whole pages, or half of one at most, beyond which the driver gives a whole one.
+
+    Buffers fill these pages, but where they come to less than one, or are as long as they ever get.
+    """
     chunk = min(max(int(CHUNK_SHARE * capacity_nbytes), MIN_CHUNK_NBYTES), CHUNK_NBYTES)
     scratch = SCRATCH_NBYTES if SCRATCH_SHARE * capacity_nbytes >= SCRATCH_NBYTES else 0
     step, chunks = granule(capacity_nbytes), DEPTH * (2 + KEYS_SHARE)

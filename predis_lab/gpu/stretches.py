@@ -7,7 +7,9 @@ from typing import Any
 from .launching import WARP, launch
 from .sizing import LONG_NBYTES, MANY_ROWS, MOST_STRETCHES, STRETCH_NBYTES
 
-_MEAN_NBYTES = LONG_NBYTES // 8
+_MEAN_NBYTES = (
+    LONG_NBYTES // 8
+)  # of values of several lengths: shorter ones are enough for all warps
 
 
 def may_be_long(n: int, width: int) -> bool:

@@ -27,14 +27,8 @@ from .pinned import pinned
 from .sizing import ALONE_NBYTES, LIST_WORDS, LONG_NBYTES, MIN_INDEX
 from .tiers import Tiers
 
-MODULES = (
-    "find",
-    "insert",
-    "erase",
-    "maintain",
-    "stretches",
-    "columns",
-)  # that every table launches kernels of
+# That every table launches kernels of.
+MODULES = ("find", "insert", "erase", "maintain", "stretches", "columns")
 
 
 class DeviceTable:
@@ -152,8 +146,8 @@ class DeviceTable:
 
         new, count: as of `Packed.empty`. capacity: bytes to have ready for them. Where they turn out to be more, they
         are missing, and the call has to be made again with as many as there are. Where keys and all values of the table
-        are whole pieces of 16 bytes, but for a few long ones, absent keys take up as many zero bytes as the others, and the total
-        is known at once.
+        are whole pieces of 16 bytes, and not a few long ones are asked for, absent keys take up as many zero bytes as the others,
+        and the total is known at once.
         """
         stream, width = self.enter(), self.uniform_nbytes
         n = len(keys)

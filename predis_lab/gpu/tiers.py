@@ -44,7 +44,6 @@ class Tiers:
         self.table, self.capacity = table, capacity
         self.host = Arena(capacity, table.arena.segment_nbytes, allocate=from_host)
         self.tally = table.scratch.take(tier_kernels.TALLY_WORDS, np.uint64)
-        self.tally.fill(0)
         self.report = pinned(tier_kernels.TALLY_REPORTED, np.uint64)
         self.clear()
 
