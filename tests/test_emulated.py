@@ -82,7 +82,7 @@ def test_the_gpu_tests_pass_on_the_cpu(modules, tmp_path):
     "modules",
     [
         ("pipeline", "pipeline_failures", "staging"),
-        ("device_table", "column_kernels"),
+        ("device_table", "column_kernels", "long_values"),
         ("doorbell", "doorbell_block", "posted", "small_calls"),
     ],
     ids="-".join,
