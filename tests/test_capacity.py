@@ -128,7 +128,7 @@ def test_a_closed_cache_holds_no_device_memory(doorbell):
     gc.disable()
     try:
         before = held()
-        with Predis("2MiB", backend="cuda", doorbell=doorbell) as cache:
+        with Predis("16MiB", backend="cuda", doorbell=doorbell) as cache:  # its scratch too
             cache.insert([b"key"], [b"value"])
             assert cache.get(b"key") == b"value"
             assert held() - before > 2**20

@@ -26,15 +26,6 @@ def is_gone(bell):
     return bell._words[mailbox.GONE] == bell._started
 
 
-def close(bell):
-    """And waits for the block's end: it says that it is gone before it looks for a request one last time."""
-    bell.close()
-    deadline = time.monotonic() + 30
-    while not bell._stream.done:
-        assert time.monotonic() < deadline
-        time.sleep(1e-3)
-
-
 def test_memory_is_given_back_once_the_block_has_left(monkeypatch):
     """It says that it is gone before it looks for a request, or writes an answer, one last time."""
     taken = []
@@ -75,7 +66,7 @@ def test_a_block_that_died_is_noticed_and_not_asked_again(cache):
     bell = cache._table.doorbell
     while not cache._table.table.is_idle():
         time.sleep(1e-3)
-    close(bell)
+    bell.close()
     bell._kernel = lambda *_: None  # it ends, and has said nothing
     assert cache.get("a") == b"1" and bell.dead
     before = rung(cache)
@@ -89,7 +80,7 @@ def test_a_block_that_the_driver_refuses_to_start_is_an_error_and_the_cache_goes
 
     cache.mset({"a": 1, "b": 2})
     bell = cache._table.doorbell
-    close(bell)
+    bell.close()
     kernel = bell._kernel
 
     def refuse(*_):
@@ -106,7 +97,7 @@ def test_a_block_that_the_driver_refuses_to_start_is_an_error_and_the_cache_goes
 def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
     cache.set("a", 1)
     bell = cache._table.doorbell
-    close(bell)
+    bell.close()
     bell._kernel = lambda *_: None
     assert cache.set("a", 2)  # it lies in the mailbox
     with pytest.raises(DeviceFailed, match="stopped answering"):
@@ -118,7 +109,7 @@ def test_a_write_whose_block_died_is_an_error_and_the_cache_goes_on(cache):
 def test_a_block_that_does_not_answer_is_given_up(cache):
     cache.set("a", 1)
     bell = cache._table.doorbell
-    close(bell)
+    bell.close()
     kernel, stream, bell._stream = bell._kernel, bell._stream, Stuck()
     started = []
     bell._kernel = lambda *launch: started.append(launch)

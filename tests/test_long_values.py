@@ -135,3 +135,33 @@ def test_a_value_of_many_stretches(cache):
     check(cache, {b"long": value, b"longer": value[:-1]})
     if cache.info("server")["backend"] != "host":
         check_invariants(cache)
+
+
+def test_a_lookup_gets_in_while_a_batch_waits_for_its_report(backend, monkeypatch):
+    """On another stream, with the list that the batch's next values go into as well."""
+    if backend == "host":
+        return
+    import cupy
+
+    generator, stream, answers = np.random.default_rng(5), cupy.cuda.Stream(non_blocking=True), []
+    old = {b"old %d" % number: made(generator, 50_000 + number) for number in range(200)}
+    new = {b"new %d" % number: made(generator, 200_000 + number) for number in range(120)}
+    with Predis("64MiB", backend=backend, tuning=Tuning(small_nbytes=2**30)) as cache:
+        assert cache.insert(column(list(old)), column(list(old.values()))).ok
+        health = cache._table.health
+        wait = health.wait
+
+        def leave(awaited, stage, **how):
+            wait(awaited, stage, **how)
+            if stage == "a write":
+                with stream:
+                    answers.append(cache.find(column(list(old)), device=True))
+
+        monkeypatch.setattr(health, "wait", leave)
+        assert cache.insert(column(list(new)), column(list(new.values()))).ok
+        assert len(answers) > 1  # one between two pieces
+        monkeypatch.undo()
+        check(cache, new | old)
+    for answer in answers:
+        whole = b"".join(old.values())
+        assert answer.data.get().tobytes()[: len(whole)] == whole

@@ -41,7 +41,7 @@ def run(tmp_path):
         churn = Churn(holder, live, held, [1e-6] * 50 + [2e-3], failures)
         memory_samples.record_churn(run, churn, {"capacity": GIB})
     readings = [
-        {"elapsed": t / 10, "live": 9e8, "log_used": 9.6e8, "index": 1e6, "device": 1.1e9, "pool": 3e7,
+        {"elapsed": t / 10, "live": 9e8, "log_used": 9.6e8, "index": 1e6, "device": 1.1e9, "pool": 1.5e9,
          "compactions": t, "failures": 0, "full": True}
         for t in range(60)
     ]  # fmt: skip
@@ -113,6 +113,8 @@ def test_a_soak_is_judged_by_all_of_it(run):
     samples = memory_samples.soak_samples(run.frame())
     above, below = drawn(memory_figures.soak(samples))
     assert len(samples) == 60 and len(above.get_lines()) == 2 and len(below.get_lines()) == 2
+    for line in below.get_lines():  # none leaves the axes
+        assert max(line.get_ydata()) < below.get_ylim()[1]
     text = memory_show.soak_verdict(run.figures).data
     assert "97.0% of the log's" in text and text.endswith("**Passed.**")
     for name, value in (

@@ -9,7 +9,7 @@ import pytest
 from simulated import USUAL
 from test_tuning_model import READ
 
-from predis_lab import DeviceFailed, Predis, Tuning
+from predis_lab import CacheClosed, DeviceFailed, Predis, Tuning
 from predis_lab.gpu import kept, tuner
 from predis_lab.gpu.stages import FIND, INSERT, PIPELINE, Machine
 from predis_lab.gpu.tuning import estimates_of
@@ -203,6 +203,14 @@ def test_a_measurement_that_fails_is_nobodys_trouble(loaded, folder, make, monke
     assert cache.tuning.state == "as built" and not [*folder.iterdir()]
     with pytest.raises(DeviceFailed, match="not now"):
         cache.tuning.measure()
+
+
+def test_a_closed_cache_measures_nothing(make):
+    cache = make("8MiB")
+    told = cache.tuning
+    cache.close()
+    with pytest.raises(CacheClosed):
+        told.measure()
 
 
 def test_constants_come_from_every_step(loaded, folder, make):

@@ -21,7 +21,7 @@ import pyarrow as pa
 from cupy.cuda.runtime import CUDARuntimeError
 
 from ..columns import Column
-from ..errors import CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
+from ..errors import CacheClosed, CorruptRecord, DeviceFailed, DeviceUnavailable, InvalidArgument
 from ..table import NO_CHECKSUMS, Status
 from . import mailbox, measuring, usage
 from .announced import Announced
@@ -85,7 +85,7 @@ class DeviceEngine(Singles):
         self.health = Health(timeout_s, raise_failure)
         self.lock = self.health.calls
         self._guard = Guard(self.health)
-        self._capacity = capacity_nbytes
+        self._capacity, self.closed = capacity_nbytes, False
         self._stream = cupy.cuda.Stream(non_blocking=True)
         sizes = sizes_of(capacity_nbytes)
         memory = from_driver(sizes.total)
@@ -312,6 +312,8 @@ class DeviceEngine(Singles):
     def measure(self) -> Machine:
         """The constants of this machine anew, by a call that keeps the table to itself: a second at most."""
         with self.health.lock, self._guard, self._writing:
+            if self.closed:
+                raise CacheClosed("the cache has been closed")
             return self.measuring.finish()
 
     def describe(self) -> dict[str, str]:
@@ -322,6 +324,7 @@ class DeviceEngine(Singles):
         return self.pipeline.traced()
 
     def close(self) -> None:
+        self.closed = True
         with self.health.unlocked():
             self._announced.close(lambda: self.health.stuck is not None)
         while self._guard.under_way:  # calls of other threads that have left the lock to wait

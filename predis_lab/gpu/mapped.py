@@ -17,7 +17,7 @@ from .pinned import PinnedArray, pinned_memory
 from .sizing import ALONE_NBYTES, PACKERS
 
 # Of as many bytes NumPy's copies let others have the interpreter; for fewer, waking them would take longer than the copy.
-LONG_NBYTES = 2**17
+WAKING_NBYTES = 2**17
 
 
 class MappedColumn(Column):
@@ -111,7 +111,7 @@ class Block:
         """Copies these of a host array's bytes; where they begin in it."""
         nbytes = last - first
         begin = self.take(nbytes)
-        if nbytes < LONG_NBYTES:
+        if nbytes < WAKING_NBYTES:
             self.view[begin : begin + nbytes] = data.data[first:last]
         elif nbytes <= ALONE_NBYTES:
             np.copyto(self.array(begin, nbytes, np.uint8), data[first:last])

@@ -99,7 +99,7 @@ class InForce:
     def measure(self) -> Machine:
         """Measures this machine now, within a second or so, and keeps what it comes to for other processes.
 
-        raises: NotServedError, DeviceFailed or DeviceTimeout where the device does not answer
+        raises: NotServedError, DeviceFailed or DeviceTimeout where the device does not answer, CacheClosed
         """
         return self._engine.measure()
 

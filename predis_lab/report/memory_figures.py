@@ -167,7 +167,7 @@ def soak(samples: pd.DataFrame) -> Described:
         (below, "pool", "CuPy's pool: columns of calls", RED, "--"),
     ):
         axes.plot(rows["elapsed"], rows[metric], dashes, color=colour, linewidth=1.6, label=label)
-        axes.set_ylim(0, 1.1 * rows[["log_used", "device"]].max().max())
+        axes.set_ylim(0, 1.1 * rows[["log_used", "device", "pool"]].max().max())
         _bytes(axes, "B")
         legend_beside(axes)
     below.set(xlabel="seconds")
@@ -177,7 +177,8 @@ def soak(samples: pd.DataFrame) -> Described:
         figure,
         f"Lines over {last['elapsed']:.0f} s: at the end {units.format_quantity(last['live'], 'B')} are live of "
         f"{units.format_quantity(last['log_used'], 'B')} written to, and {units.format_quantity(last['device'], 'B')} "
-        f"of device memory are taken; {units.format_quantity(rows['device'].max(), 'B')} at most.",
+        f"of device memory are taken; {units.format_quantity(rows['device'].max(), 'B')} at most, beside up to "
+        f"{units.format_quantity(rows['pool'].max(), 'B')} of CuPy's pool.",
     )
 
 
