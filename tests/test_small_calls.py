@@ -162,7 +162,7 @@ def test_while_many_keys_are_copied_others_are_served(cache, monkeypatch, way, o
     """What they store meanwhile may have another length than all values so far had."""
     for module in (mapped, table, launched):
         monkeypatch.setattr(module, "ALONE_NBYTES", 1000)
-    monkeypatch.setattr(mapped, "LONG_NBYTES", 100)
+    monkeypatch.setattr(mapped, "WAKING_NBYTES", 100)
     keys, values = column(fixed(np.arange(301))), some(301, 64, 64)
     cache.insert(keys, values)
     last = keys[300].as_py()
