@@ -23,6 +23,7 @@
 #define LOAD_COLUMN __ldcg  // of what lies on the device by then, and changes from request to request
 #define LAUNCH_FENCE __threadfence_block  // one block is all there is
 #define FEW_ROWS  // see `publish_rows`
+#define ONE_BLOCK  // see stretches.cuh
 #include "reading.cuh"
 #include "writing.cuh"
 
@@ -44,7 +45,8 @@
 #define DROP 9
 #define LEAVE 10
 
-enum Coming { NONE, ONE, LAST };  // requests for the whole block
+// For the whole block: a request, a record that is to be brought; the last one. Bits of a word.
+enum Coming { NONE, REQUEST = 1, RECORD = 2, LAST = 4 };
 
 #define SECTORS 8
 #define LANES (2 * SECTORS)
@@ -67,6 +69,8 @@ static_assert(sizeof(Request) == 8 * 3 * 6, "three words a sector");
 
 struct Room {
     Request request;
+    const ulonglong2* record;  // that the whole block is to bring, and how long it is
+    u64 pieces;
     u64 work[2];
     union {
         struct {
@@ -112,17 +116,19 @@ __device__ __forceinline__ const u64* box_of(const u64* boxes, u64 number) {
     return boxes + number % BOXES * (2 * LANES);
 }
 
-// What the host has brought, to where kernels read it. The whole block calls.
-__device__ __forceinline__ void bring_in(const ulonglong2* sent, ulonglong2* copied, u64 nbytes) {
-    for (u64 first = threadIdx.x; first < nbytes / 16; first += TILE * PIECES_PER_THREAD) {
+// What the host has brought, to where kernels read it; or of the device, to where the host looks for it. The whole block calls.
+template <bool BROUGHT>
+__device__ __forceinline__ void copy_pieces(const ulonglong2* from, ulonglong2* to, u64 n) {
+    for (u64 first = threadIdx.x; first < n; first += TILE * PIECES_PER_THREAD) {
         ulonglong2 pieces[PIECES_PER_THREAD];
 #pragma unroll
         for (u32 k = 0; k < PIECES_PER_THREAD; ++k) {
-            if (first + k * TILE < nbytes / 16) pieces[k] = __ldcv(sent + first + k * TILE);
+            const ulonglong2* at = from + first + k * TILE;
+            if (first + k * TILE < n) pieces[k] = BROUGHT ? __ldcv(at) : __ldcg(at);
         }
 #pragma unroll
         for (u32 k = 0; k < PIECES_PER_THREAD; ++k) {
-            if (first + k * TILE < nbytes / 16) copied[first + k * TILE] = pieces[k];
+            if (first + k * TILE < n) to[first + k * TILE] = pieces[k];
         }
     }
     __syncthreads();
@@ -185,11 +191,13 @@ __device__ __forceinline__ Key short_key(ulonglong2 words, u64 what, u64* copied
     return key;
 }
 
-// GET brings the record of a key, LOOK tells whether there is one and when it expires. One warp calls.
+// GET brings the record of a key, LOOK tells whether there is one and when it expires. One warp calls; returns whether the block
+// has to bring the record.
 //
 // words:  what each lane has read of the request
-__device__ __forceinline__ void read_one(
-    Lookups& mine, ulonglong2 words, u64 what, u64* index, u64* copied, ulonglong2* brought, u64 capacity, u64* box) {
+__device__ __forceinline__ bool read_one(
+    Room& room, ulonglong2 words, u64 what, u64* index, u64* copied, ulonglong2* brought, u64 capacity, u64* box) {
+    Lookups& mine = room.lookups[0];
     u32 lane = threadIdx.x;
     u64 now = __shfl_sync(ALL, words.y, 0), third = __shfl_sync(ALL, words.x, 3), buckets = what >> 16;
     Key key = short_key(words, what, copied);
@@ -212,20 +220,23 @@ __device__ __forceinline__ void read_one(
         seen = mine.match[0].seen, sure = true;
     }
     u64 expiry = high & LOW48;
-    bool found = seen && (expiry == 0 || expiry > now);
+    bool found = seen && (expiry == 0 || expiry > now), far = false;
     if (found && (what & 15) == GET) {
         u64 pieces = record_nbytes(key.nbytes, value_nbytes) / 16;
         const ulonglong2* record = (const ulonglong2*)record_of(seen);
-        if (16 * pieces <= capacity) {
+        far = pieces > HEAD_PIECES + 32 && 16 * pieces <= capacity;
+        if (pieces <= HEAD_PIECES + 32) {
             if (lane < pieces && lane < HEAD_PIECES) brought[lane] = piece;
-            for (u64 p = HEAD_PIECES + lane; p < pieces; p += 32) brought[p] = __ldcg(record + p);
+            if (HEAD_PIECES + lane < pieces) brought[HEAD_PIECES + lane] = __ldcg(record + HEAD_PIECES + lane);
         }
+        if (lane == 0) room.record = record, room.pieces = pieces;
     }
     if (lane == 0) {
         box[TOTAL] = found ? 1 + value_nbytes : 0;
         box[EXPIRY] = !found ? (u64)-2 : expiry ? expiry : (u64)-1;
     }
     __syncwarp();
+    return far;
 }
 
 // PUT stores one record, DROP takes one out; nobody else reads or writes the table meanwhile, and none of its records lies on
@@ -320,12 +331,15 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
                     to[0] = read.x;
                     if (lane % 2 == 0) to[1] = read.y;
                 }
-                if (lane == 0) coming = last ? LAST : ONE;
+                if (lane == 0) coming = REQUEST | (last ? LAST : 0);
                 break;
             }
             if (asked) {
                 u64* index = (u64*)__shfl_sync(ALL, read.x, 1);
-                if (verb < PUT) read_one(room.lookups[0], read, what, index, copied, brought, capacity, box);
+                if (verb < PUT && read_one(room, read, what, index, copied, brought, capacity, box)) {
+                    if (lane == 0) coming = RECORD | (last ? LAST : 0);
+                    break;
+                }
                 if (verb == PUT || verb == DROP) {
                     change_one(room.lookups[0], making, read, what, index, copied, counters, report, box);
                 }
@@ -351,14 +365,18 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
         __syncthreads();
         u32 doing = coming;
         if (doing == NONE) return;
-        bring_in(sent, (ulonglong2*)copied, room.request.nbytes);
-        respond(room, box + TOTAL, counters, report, places);
+        if (doing & RECORD) {
+            copy_pieces<false>(room.record, brought, room.pieces);
+        } else {
+            copy_pieces<true>(sent, (ulonglong2*)copied, room.request.nbytes / 16);
+            respond(room, box + TOTAL, counters, report, places);
+        }
         __syncthreads();
         ++answered;
         if (lane == 0) {
             __threadfence_system();
             words[ANSWERED] = answered;
         }
-        if (doing == LAST) return;
+        if (doing & LAST) return;
     }
 }

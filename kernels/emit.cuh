@@ -88,6 +88,11 @@ __device__ __forceinline__ u64 emit(
         }
         __syncthreads();
     }
+#ifdef ONE_BLOCK
+    copy_long<LOG>(here, rows.lengths, [&](u32 r) {
+        return Stretch{out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r]};
+    });
+#endif
     u32 lanes = lanes_per_row(tile_nbytes, here), lane = t % lanes;
     for (u32 r = t / lanes; r - t % 32 / lanes < here; r += TILE / lanes) {  // while the warp has one
         copy_row<LOG>(out.data + start + rows.starts[r], rows.sources[r], rows.lengths[r], lane, lanes);

@@ -119,24 +119,6 @@ extern "C" __global__ void __launch_bounds__(TILE) census(
     }
 }
 
-// Copies what rows of LONG_NBYTES or more hold, by all warps of the block, and has their lengths be 0. The whole block calls.
-__device__ __forceinline__ void copy_long(u32 count, u8* const* targets, const u8* const* sources, u32* lengths) {
-    u32 t = threadIdx.x;
-    bool some = false;
-    for (u32 r = t; r < count; r += TILE) some |= lengths[r] >= LONG_NBYTES;
-    if (!__syncthreads_or(some)) return;
-    for (u32 r = 0; r < count; ++r) {
-        u32 nbytes = lengths[r], part = (nbytes / WARPS + 512) / 512 * 512, done = t / 32 * part;
-        if (nbytes < LONG_NBYTES || done >= nbytes) continue;
-        copy_row<LOG>(targets[r] + done, sources[r] + done, min(part, nbytes - done), t % 32, 32);
-    }
-    __syncthreads();
-    for (u32 r = t; r < count; r += TILE) {
-        if (lengths[r] >= LONG_NBYTES) lengths[r] = 0;
-    }
-    __syncthreads();
-}
-
 // Slots that a thread looks at before the block moves what it has found.
 #define AHEAD 4
 extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
@@ -201,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(TILE, MIN_BLOCKS) relocate(
             sources[t] = record_of(slot);
             lengths[t] = nbytes;
             __syncthreads();
-            copy_long(count, targets, sources, lengths);
+            copy_long<LOG>(count, lengths, [&](u32 r) { return Stretch{targets[r], sources[r], lengths[r]}; });
             u32 lanes = lanes_per_row(tile_nbytes, count);
             for (u32 r = t / lanes; r - t % 32 / lanes < count; r += TILE / lanes) {  // while the warp has one
                 copy_row<LOG>(targets[r], sources[r], lengths[r], t % lanes, lanes);

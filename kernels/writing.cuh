@@ -68,6 +68,11 @@ __device__ __forceinline__ void write_tile(
     }
     __syncthreads();
 
+#ifdef ONE_BLOCK
+    copy_long<COLUMN>(count, room.value_lengths, [&](u32 r) {
+        return Stretch{room.records[r] + HEADER + room.key_lengths[r], room.values[r], room.value_lengths[r]};
+    });
+#endif
     u32 lanes = lanes_per_row(tile_nbytes, count);
     if (__any_sync(ALL, room.key_lengths[t] > OWN_KEY_NBYTES)) {
         // A warp's own rows: other warps need not have any.

@@ -72,7 +72,7 @@ class Doorbell(Block):
         if table.uniform_nbytes is None:
             self.settle()  # what has been posted may well be of one length
         width = table.uniform_nbytes
-        if width and width % kernels.PIECE_NBYTES == 0 and kernels.is_in_pieces(keys):
+        if width and kernels.are_dense(n, width) and kernels.is_in_pieces(keys):
             return self._find_dense(keys, width, now_ms)
         offsets_at, to = padded(-(-n // 8)), self._to
         begin = offsets_at + padded(4 * (n + 1))
