@@ -1,4 +1,4 @@
-"""Open loop: latency from the intended start, limits as the data say. Systems here sleep or reckon on a clock of their own."""
+"""Open loop: latency from the intended start, limits as the data say. Systems here reckon on a clock of their own."""
 
 from itertools import cycle
 
@@ -121,7 +121,7 @@ def test_a_limit_is_found_and_not_passed(samples):
     found = {limit.system: limit for limit in limits(samples)}
     slow = found["redis single unix"]
     assert slow.kept == 50 and not slow.by_sender
-    assert slow.reached.value == pytest.approx(250, rel=0.05)  # a quarter of a thousand
+    assert 237 < slow.reached.value <= 251  # a quarter of a thousand
     assert set(samples[samples["system"] == "redis single unix"]["rate"]) == {50, 1000}
     assert found["dict"].kept == 4000 and set(found) == {"dict", "redis single unix", "nobody"}
 

@@ -7,9 +7,8 @@ from typing import Any
 from .launching import WARP, launch
 from .sizing import LONG_NBYTES, MANY_ROWS, MOST_STRETCHES, STRETCH_NBYTES
 
-_MEAN_NBYTES = (
-    LONG_NBYTES // 8
-)  # of values of several lengths: shorter ones are enough for all warps
+# Of values of several lengths: shorter ones are enough for all warps.
+_MEAN_NBYTES = LONG_NBYTES // 8
 
 
 def may_be_long(n: int, width: int) -> bool:
