@@ -9,8 +9,8 @@
 // it: it is written in sectors of 32 bytes, three words and its number, and a look that sees the number in a sector sees the
 // words before it (a sector is read at once, by two lanes that go together, and the host writes in order). Sectors are all of
 // a short request: one key of 24 bytes or less, and a value of 120 to be stored. One warp answers it; to a lookup with the
-// record as it lies. What a longer request brings is read in one more go, by all threads, and kept on the device. An answer is
-// written, then its number.
+// record as it lies, of which all warps bring a long one. What a longer request brings is read in one more go, by all threads, and
+// kept on the device. An answer is written, then its number.
 //
 // The host need not wait for an answer before it asks again: requests lie in a ring of mailboxes and are answered one after the
 // other. One look is under way at a time, and none while a request is being answered: what a warp reads of the device waits for
