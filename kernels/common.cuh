@@ -86,12 +86,13 @@ __device__ __forceinline__ const u8* row(const Column& column, u64 i, u64& nbyte
 
 // ---- Bytes --------------------------------------------------------------------------------------------------
 
-// Whose bytes are read decides how: a column's through L1, the log's past it.
-enum Memory { COLUMN, LOG };
+// Whose bytes are read decides how: a column's through L1, the log's past it, a warp's own copy in shared memory.
+enum Memory { COLUMN, LOG, OWN };
 
 template <Memory FROM, class T>
 __device__ __forceinline__ T load(const T* p) {
     if (FROM == COLUMN) return LOAD_COLUMN(p);
+    if (FROM == OWN) return *p;
     return __ldcg(p);
 }
 
@@ -167,9 +168,10 @@ __device__ __forceinline__ Key load_key(const Column& keys, u64 i) {
 }
 
 // The same where all keys have one length, a multiple of 16, and lie aligned.
+template <Memory FROM = COLUMN>
 __device__ __forceinline__ Key load_dense_key(const u8* data, u64 nbytes, u64 i) {
     const u8* at = data + i * nbytes;
-    ulonglong2 words = load<COLUMN>((const ulonglong2*)at);
+    ulonglong2 words = load<FROM>((const ulonglong2*)at);
     return {at, nbytes, words.x, words.y};
 }
 

@@ -10,7 +10,8 @@
 // words before it (a sector is read at once, by two lanes that go together, and the host writes in order). Sectors are all of
 // a short request: one key of 24 bytes or less, and a value of 120 to be stored. One warp answers it; to a lookup with the
 // record as it lies, of which all warps bring a long one. What a longer request brings is read in one more go, by all threads, and
-// kept on the device. An answer is written, then its number.
+// kept on the device; keys of one length are read by who looks them up, and kept beside what it finds. An answer is written, then
+// its number.
 //
 // The host need not wait for an answer before it asks again: requests lie in a ring of mailboxes and are answered one after the
 // other. One look is under way at a time, and none while a request is being answered: what a warp reads of the device waits for
@@ -67,6 +68,12 @@ struct Request {
 };
 static_assert(sizeof(Request) == 8 * 3 * 6, "three words a sector");
 
+// One warp's, of DENSE.
+struct Dense {
+    Probes probes;
+    uint4 keys[32];
+};
+
 struct Room {
     Request request;
     const ulonglong2* record;  // that the whole block is to bring, and how long it is
@@ -81,6 +88,7 @@ struct Room {
             };
         };
         Writing writing;
+        Dense dense[WARPS];
     };
 };
 
@@ -134,7 +142,42 @@ __device__ __forceinline__ void copy_pieces(const ulonglong2* from, ulonglong2* 
     __syncthreads();
 }
 
-// The answer to a request of any length. The whole block calls.
+// The answer to DENSE. Every warp reads the keys of its own rows, where that is one piece a lane; else it would wait for them more
+// than once. The whole block calls.
+//
+// sent, copied:  where the keys lie; as much device memory, for who has to look again
+__device__ __forceinline__ void find_dense(Dense& mine, const Request& asked, const ulonglong2* sent, ulonglong2* copied) {
+    u64 n = asked.n, width = asked.capacity, stride = asked.keys.stride, buckets = asked.what >> 16;
+    u64 warp_rows = n > 16 * WARPS ? 32 : n > 8 * WARPS ? 16 : 8;
+    u32 lane = threadIdx.x % 32, key_pieces = stride / 16;
+    const u8* keys = (const u8*)copied;
+    u8* values = (u8*)asked.data;
+    bool own = warp_rows * key_pieces <= 32 && n <= 32 * WARPS;
+    if (!own) copy_pieces<true>(sent, copied, asked.nbytes / 16);
+    for (u64 first = threadIdx.x / 32 * warp_rows; first < (n + 31) / 32 * 32; first += WARPS * warp_rows) {
+        u32 rows = first < n ? min(n - first, warp_rows) : 0, found;
+        if (own) {
+            if (lane < rows * key_pieces) {
+                ulonglong2 piece = __ldcv(sent + first * key_pieces + lane);
+                *(ulonglong2*)&mine.keys[lane] = piece;
+                copied[first * key_pieces + lane] = piece;
+            }
+            __syncwarp();
+        }
+        if (warp_rows == 8) {
+            found = find_dense_rows<1, OWN>(
+                mine.probes, keys, stride, first, rows, asked.index, buckets, asked.now, width, values, mine.keys);
+        } else if (own) {
+            found = find_dense_rows<LANES_PER_BUCKET, OWN>(
+                mine.probes, keys, stride, first, rows, asked.index, buckets, asked.now, width, values, mine.keys);
+        } else {
+            found = find_dense_rows(mine.probes, keys, stride, first, rows, asked.index, buckets, asked.now, width, values);
+        }
+        store_bits(asked.validity, first, warp_rows, found);
+    }
+}
+
+// The answer to any other request for the whole block, which calls.
 __device__ __forceinline__ void respond(
     Room& room, u64* total, u64* counters, u64* report, u64* places) {
     const Request& asked = room.request;
@@ -146,20 +189,6 @@ __device__ __forceinline__ void respond(
         for (u64 tile = 0; tile * TILE < n; ++tile) {
             begin = find_tile(mine, room.rows, asked.keys, n, index, buckets, now, out, tile, TILE, nullptr, 0, begin);
             __syncthreads();  // the rows have been read
-        }
-    } else if (verb == DENSE) {
-        u64 warp_rows = n > 16 * WARPS ? 32 : n > 8 * WARPS ? 16 : 8;
-        for (u64 first = threadIdx.x / 32 * warp_rows; first < (n + 31) / 32 * 32; first += WARPS * warp_rows) {
-            u32 rows = first < n ? min(n - first, warp_rows) : 0;
-            const u8* data = asked.keys.data;
-            u64 width = asked.capacity, stride = asked.keys.stride;
-            u32 found;
-            if (warp_rows == 8) {
-                found = find_dense_rows<1>(mine, data, stride, first, rows, index, buckets, now, width, (u8*)asked.data);
-            } else {
-                found = find_dense_rows(mine, data, stride, first, rows, index, buckets, now, width, (u8*)asked.data);
-            }
-            store_bits(asked.validity, first, warp_rows, found);
         }
     } else if (verb == PEEK) {
         for (u64 i = threadIdx.x; i - threadIdx.x % 32 < n; i += TILE) {
@@ -367,6 +396,8 @@ extern "C" __global__ void __launch_bounds__(TILE, 1) serve(
         if (doing == NONE) return;
         if (doing & RECORD) {
             copy_pieces<false>(room.record, brought, room.pieces);
+        } else if ((room.request.what & 15) == DENSE) {
+            find_dense(room.dense[threadIdx.x / 32], room.request, sent, (ulonglong2*)copied);
         } else {
             copy_pieces<true>(sent, (ulonglong2*)copied, room.request.nbytes / 16);
             respond(room, box + TOTAL, counters, report, places);

@@ -42,15 +42,19 @@ __device__ __forceinline__ bool peek_row(
 // the value is written out while the key is being compared. Where that turns out to be another key (one in some ten thousand),
 // the row is done again. Returns a bit for each row, whether there is such a key. The whole warp calls, which may have no row, and
 // 8 * ROUNDS at most.
-template <u32 ROUNDS = LANES_PER_BUCKET>
+//
+// own:  a copy of these rows' keys in shared memory, where KEYS is OWN
+template <u32 ROUNDS = LANES_PER_BUCKET, Memory KEYS = COLUMN>
 __device__ __forceinline__ u32 find_dense_rows(
     Probes& mine, const u8* key_data, u64 key_stride, u64 first, u32 rows, u64* index, u64 buckets, u64 now, u64 width,
-    u8* values) {
+    u8* values, const uint4* own = nullptr) {
     u32 lane = threadIdx.x % 32;
     u64 i = first + lane;
     {
-        Key key = lane < rows ? load_dense_key(key_data, key_stride, i) : Key{};
-        probe<ROUNDS>(mine, nullptr, hash(key), lane < rows, index, buckets);
+        Key key = lane >= rows    ? Key{}
+                  : KEYS == OWN ? load_dense_key<OWN>((const u8*)own, key_stride, lane)
+                                : load_dense_key(key_data, key_stride, i);
+        probe<ROUNDS>(mine, nullptr, hash<KEYS>(key), lane < rows, index, buckets);
     }
     u32 key_pieces = key_stride / 16, value_pieces = width / 16, head = 1 + key_pieces;
     u32 wrong = 0;
@@ -81,7 +85,7 @@ __device__ __forceinline__ u32 find_dense_rows(
                     Header header = parse_header(words[f]);
                     right = header.value_nbytes == width && header.key_nbytes == key_stride && alive(header, now);
                 } else {
-                    right = same(words[f], load<COLUMN>(keys + row * key_pieces + piece - 1));
+                    right = same(words[f], load<KEYS>((KEYS == OWN ? own : keys) + row * key_pieces + piece - 1));
                 }
                 if (!right) wrong |= 1u << row;
             }

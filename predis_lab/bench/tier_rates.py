@@ -49,7 +49,7 @@ def _uniform(records: int, batch: int, repeats: int, seed: int) -> list[Limit]:
     answer = Answer(batch, VALUE_NBYTES)
     found: dict[str, list[float]] = {name: [] for name in list(TIERS)[:2]}
     links = [_upload_bandwidth() for _ in range(repeats + 1)]
-    gathered = _gather_bandwidths(batch // 2, repeats + 1, generator)
+    gathered = _gather_bandwidths(batch // 2, records // 2, repeats + 1, generator)
     for _ in range(repeats + 1):  # the first is warm-up
         for name, call in zip(found, (_find, _find_and_note), strict=True):
             numbers = generator.permutation(records)[:batch].astype(np.uint64)
@@ -115,12 +115,12 @@ def _find_and_note(table: DeviceTable, answer: Answer, asked: Column) -> None:
     table.tiers.read(asked, NOW_MS)
 
 
-def _gather_bandwidths(n: int, times: int, generator: Any) -> list[float]:
-    """B/s of random reads of n records across the link, from as much memory as an upload's; at places drawn anew each time."""
-    source, out = pinned(UPLOAD_NBYTES, np.uint8), on_device(n * RECORD_NBYTES, np.uint8)
+def _gather_bandwidths(n: int, records: int, times: int, generator: Any) -> list[float]:
+    """B/s of reads of n of these records across the link, each once, in an order drawn anew each time."""
+    source, out = pinned(records * RECORD_NBYTES, np.uint8), on_device(n * RECORD_NBYTES, np.uint8)
     found = []
     for _ in range(times):
-        places = generator.randint(0, UPLOAD_NBYTES // RECORD_NBYTES, n).astype(np.uint32)
+        places = generator.permutation(records)[:n].astype(np.uint32)
         _, seconds = event_seconds(limits.gather, source, RECORD_NBYTES, places, out)
         found.append(out.nbytes / seconds)
     return found

@@ -102,10 +102,15 @@ class Doorbell(Block):
             buffers = [memory, pa.py_buffer(offsets), memory.slice(mailbox.DENSE_AT)]
             return room, pa.Array.from_buffers(BINARY, n, buffers)
 
-        number = self._ask(
-            mailbox.DENSE, keys, now_ms, width, self._to + mailbox.DENSE_AT, 0, self._to
-        )
-        room, answer = self._be_answered(number, prepare)
+        # As `_ask` would, in half the time.
+        data, sent, to, view = keys.data, n * keys.width, self._to, self._view
+        view[mailbox.SENT : mailbox.SENT + sent] = data if data.size == sent else data[:sent]
+        self._asked = a = self._asked + 1
+        mailbox.REQUEST.pack_into(
+            view, a % BOXES * BOX_NBYTES, mailbox.DENSE | 6 << 4 | self._buckets << 16, now_ms, self._index, a,
+            n, sent, 0, a, 0, 0, keys.width, a, 0, 0, 0, a, 0, 0, width, a, to + mailbox.DENSE_AT, 0, to, a,
+        )  # fmt: skip
+        room, answer = self._be_answered(a, prepare)
         room[:] = self._view[mailbox.BROUGHT : mailbox.BROUGHT + nbytes]
         return answer
 
