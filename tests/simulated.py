@@ -1,6 +1,7 @@
 """Machines that never were, and what calls take on them: the oracle of the tuner's model. Nothing of it is shown to anybody.
 
-The model adds up; here each chunk passes each stage when that is free, its buffers are, and what came before it is done.
+The model adds up; here each chunk passes each stage when that is free, its buffers are, and what came before it is done. The
+host sends one chunk after the other, and waits for those sent before as `pipeline` does.
 """
 
 import math
@@ -27,6 +28,7 @@ MACHINES = {
 }  # fmt: skip
 ROOM = DEPTH * 2**25
 LITTLE_ROOM = DEPTH * 2**14
+AHEAD = 2  # as in `pipeline`, which needs CuPy
 MOST_PIECES = 250  # more never pay, and take long to play
 
 
@@ -49,12 +51,18 @@ def _play_pipeline(machine, shape, setting):
     packed = _packed(machine, pieces, shape.up, setting.packers)
     row = stages._kernel_row_s(machine, shape)
     brings = shape.verb != INSERT
+    # Uploads that may be under way when the host waits for one of them.
+    ahead = min(AHEAD, setting.depth - 2) if brings else setting.depth - 2
     host = up = kernel = down = 0.0
+    uploaded: list[float] = []
     uploaded_free, answered_free = [0.0] * setting.depth, [0.0] * setting.depth
     for number, rows in enumerate(pieces):
         buffer = number % setting.depth
-        host = max(host, packed[number]) + machine.chunk_s
-        up = max(up, host, uploaded_free[buffer]) + machine.copy_s + rows * shape.up / machine.up
+        host = max(host, packed[number], uploaded_free[buffer]) + machine.chunk_s
+        up = max(up, host) + machine.copy_s + rows * shape.up / machine.up
+        uploaded.append(up)
+        if number >= ahead:
+            host = max(host, uploaded[number - ahead])
         kernel = max(kernel, up, answered_free[buffer] if brings else 0) + rows * row
         uploaded_free[buffer] = kernel
         down = (

@@ -83,6 +83,19 @@ def test_what_is_chosen_is_within_a_twentieth_of_the_best_there_is(name, room):
         assert choice.tuning.fitted(shape.bell, room) == choice.tuning
 
 
+@pytest.mark.parametrize("verb", [FIND, INSERT, PEEK])
+@pytest.mark.parametrize("depth", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_model_adds_up_to_what_is_played(name, depth, verb):
+    machine, rows, room = MACHINES[name], 2_000_000, 2**26
+    for value_nbytes in (0, 64, 1024):
+        shape = Shape.of(verb, rows, 16, value_nbytes, room_nbytes=room)
+        for share in (1, 2):
+            one = stages.Setting(room // depth // share, depth, machine.packers)
+            expected = stages.by_pipeline(machine, shape, one).seconds
+            assert expected == pytest.approx(play(machine, shape, PIPELINE, one), rel=1e-6)
+
+
 def test_each_machine_is_served_in_its_own_way():
     """The grid would be of no use if one setting were best everywhere."""
     chosen = {

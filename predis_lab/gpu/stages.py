@@ -169,16 +169,22 @@ def by_pipeline(machine: Machine, shape: Shape, setting: Setting) -> Estimate:
     }
     firsts = {name: fixed + first * row_s for name, (fixed, row_s) in stages.items()}
     others = {name: fixed + rows * row_s for name, (fixed, row_s) in stages.items()}
-    # Two buffers are enough for that: one is taken for two stages at most. More of them make up for stages that falter.
-    cycle = max(others.values())
-    through = sum(others.values()) - cycle  # of the last chunk, beside the busiest stage
+    # Two buffers are enough for that: one is taken for two stages at most. But with two the host waits for each upload before it
+    # sends the next, so that the link waits for the host as well. More of them make up for stages that falter.
+    apart = [[HOST, UPLOAD]] if setting.depth == 2 else [[HOST], [UPLOAD]]
+    apart += [[KERNEL], [DOWNLOAD]]
+    first_turns, turns = (
+        [sum(each[name] for name in names) for names in apart] for each in (firsts, others)
+    )
+    cycle = max(turns)
+    through = sum(turns) - cycle  # of the last chunk, beside the busiest stage
     packing = pack_s(machine, first * shape.up, setting.packers)
-    before, after = packing, sum(others.values()) if chunks else 0.0
+    before, after = packing, sum(turns) if chunks else 0.0
     took = 0.0
-    for name in stages:  # each might be the busiest
-        before += firsts[name]
-        after -= others[name] if chunks else 0.0
-        took = max(took, before + chunks * others[name] + after)
+    for first_turn, turn in zip(first_turns, turns, strict=True):  # each might be the busiest
+        before += first_turn
+        after -= turn if chunks else 0.0
+        took = max(took, before + chunks * turn + after)
     for number, packed in _runs(machine, shape, setting, rows, chunks):
         took = max(took, packing + packed + (chunks - number) * cycle + through)
     told = {name: firsts[name] + chunks * others[name] for name in stages}
