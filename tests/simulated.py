@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 from predis_lab.gpu import stages
-from predis_lab.gpu.sizing import BUFFER_NBYTES, DEPTH, FIRST_SHARE
+from predis_lab.gpu.sizing import BUFFER_NBYTES, DEPTH, FIRST_SHARE, UPLOADS_AHEAD
 from predis_lab.gpu.stages import DOORBELL, FIND, INSERT, LAUNCH, PIPELINE, Machine, Setting
 from predis_lab.gpu.tuning import MOST_SMALL_NBYTES
 
@@ -28,7 +28,6 @@ MACHINES = {
 }  # fmt: skip
 ROOM = DEPTH * 2**25
 LITTLE_ROOM = DEPTH * 2**14
-AHEAD = 2  # as in `pipeline`, which needs CuPy
 MOST_PIECES = 250  # more never pay, and take long to play
 
 
@@ -52,7 +51,7 @@ def _play_pipeline(machine, shape, setting):
     row = stages._kernel_row_s(machine, shape)
     brings = shape.verb != INSERT
     # Uploads that may be under way when the host waits for one of them.
-    ahead = min(AHEAD, setting.depth - 2) if brings else setting.depth - 2
+    ahead = min(UPLOADS_AHEAD, setting.depth - 2) if brings else setting.depth - 2
     host = up = kernel = down = 0.0
     uploaded: list[float] = []
     uploaded_free, answered_free = [0.0] * setting.depth, [0.0] * setting.depth

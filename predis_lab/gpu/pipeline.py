@@ -45,6 +45,7 @@ from .ring import (
     pieces,
     share_of,
 )
+from .sizing import UPLOADS_AHEAD
 from .stages import Setting
 from .staging import Part, Staging
 from .table import DeviceTable
@@ -52,8 +53,6 @@ from .tracing import Interval, Trace
 from .transfers import Moved, Transfers, measured
 
 SPLIT_NBYTES = 2**29  # answers longer than expected come in halves from here on
-# Uploads under way while one is looked up, at most; always two less than there are buffers.
-AHEAD = 2
 
 
 class Pipeline:
@@ -195,7 +194,7 @@ class Pipeline:
             self.staging.packers = setting.packers
             self._keys.shape(int(KEYS_SHARE * setting.chunk_nbytes), setting.depth, self.health)
             self.answers.shape(setting.chunk_nbytes, setting.depth, self.health)
-            ahead, most_ahead = deque[Upload](), min(AHEAD, setting.depth - 2)
+            ahead, most_ahead = deque[Upload](), min(UPLOADS_AHEAD, setting.depth - 2)
             for upload in uploads:
                 ahead.append(upload)
                 if len(ahead) > min((upload.number + 3) // 4, most_ahead):  # the first one at once

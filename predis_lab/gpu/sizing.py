@@ -42,6 +42,8 @@ SCRATCH_SHARE = 1 / 32
 SMALL_NBYTES = 2**24
 # Buffers of a ring: one that is filled, two whose chunks wait, one that is emptied; shorter chunks may be more.
 DEPTH, MOST_DEPTH = 4, 8
+# Uploads under way while one is looked up, at most; always two less than there are buffers.
+UPLOADS_AHEAD = 2
 CHUNK_NBYTES = 32 * 2**20  # of answers or records
 MIN_CHUNK_NBYTES = 2**12
 FIRST_SHARE = 1 / 2  # of a chunk: the first one; shorter ones take the host as long as the link
