@@ -164,7 +164,7 @@ __device__ __forceinline__ void find_dense(Dense& mine, const Request& asked, co
             }
             __syncwarp();
         }
-        if (warp_rows == 8) {
+        if (warp_rows == 8) {  // keys have 64 bytes at most: one piece a lane
             found = find_dense_rows<1, OWN>(
                 mine.probes, keys, stride, first, rows, asked.index, buckets, asked.now, width, values, mine.keys);
         } else if (own) {

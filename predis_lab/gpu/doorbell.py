@@ -102,7 +102,7 @@ class Doorbell(Block):
             buffers = [memory, pa.py_buffer(offsets), memory.slice(mailbox.DENSE_AT)]
             return room, pa.Array.from_buffers(BINARY, n, buffers)
 
-        # As `_ask` would, in half the time.
+        # As `_ask` would, a quarter of a microsecond sooner.
         data, sent, to, view = keys.data, n * keys.width, self._to, self._view
         view[mailbox.SENT : mailbox.SENT + sent] = data if data.size == sent else data[:sent]
         self._asked = a = self._asked + 1
